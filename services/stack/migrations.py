@@ -1,0 +1,89 @@
+"""Roles and migrations: who may connect to PostgreSQL, and the schema of each service.
+
+Called by `embedded.EmbeddedStack`, by `wayfare migrate` and by the test fixtures, before any service starts.
+"""
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+
+from services.stack.postgres import DATABASE, OWNER, SUPERUSER, PostgresInstance
+from services.stack.process import run_to_end
+from services.stack.programs import dbmate_program
+
+_SERVICES_FOLDER = Path(__file__).parents[1]
+
+
+def services_with_migrations() -> list[str]:
+    """Return the names of the services that have a schema, sorted."""
+    folders = _SERVICES_FOLDER.glob("*/migrations")
+    return sorted(folder.parent.name for folder in folders if any(folder.glob("*.sql")))
+
+
+def role_of(service: str) -> str:
+    """Return the database role of a service."""
+    return f"wayfare_{service}"
+
+
+async def prepare_database(postgres: PostgresInstance, *, database: str | None = None) -> None:
+    """Create the owner, one role per service, the database, and run every pending migration."""
+    await create_roles(postgres)
+    await create_database(postgres, database or DATABASE)
+    await migrate(postgres, database=database)
+
+
+async def create_roles(postgres: PostgresInstance) -> None:
+    """Create the roles, none of which is a superuser or may bypass row-level security."""
+    connection = await asyncpg.connect(postgres.dsn_for(SUPERUSER, "postgres"))
+    try:
+        for role in (OWNER, *(role_of(service) for service in services_with_migrations())):
+            exists = await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
+            verb = "ALTER" if exists else "CREATE"
+            # DDL takes no parameters; the role is a name of ours and the password is base64url.
+            await connection.execute(
+                f"{verb} ROLE {role} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE"
+                f" PASSWORD '{postgres.password_for(role)}'"
+            )
+    finally:
+        await connection.close()
+
+
+async def create_database(postgres: PostgresInstance, database: str) -> None:
+    """Create the database, owned by the role that runs migrations, unless it exists."""
+    connection = await asyncpg.connect(postgres.dsn_for(SUPERUSER, "postgres"))
+    try:
+        known = await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database)
+        if not known:
+            await connection.execute(f'CREATE DATABASE "{database}" OWNER {OWNER}')
+            await connection.execute(f'REVOKE ALL ON DATABASE "{database}" FROM PUBLIC')
+        services = ", ".join(role_of(service) for service in services_with_migrations())
+        if services:
+            await connection.execute(f'GRANT CONNECT ON DATABASE "{database}" TO {services}')
+    finally:
+        await connection.close()
+
+
+async def migrate(postgres: PostgresInstance, *, database: str | None = None) -> list[str]:
+    """Run every pending migration as the owner; return one line per migration applied."""
+    applied: list[str] = []
+    url = postgres.dsn_for(OWNER, database)
+    for service in services_with_migrations():
+        output = await asyncio.to_thread(
+            run_to_end,
+            [
+                dbmate_program(),
+                f"--migrations-dir={_SERVICES_FOLDER / service / 'migrations'}",
+                f"--migrations-table=public.{service}_migrations",
+                "--no-dump-schema",
+                "--migration-lock",
+                "migrate",
+            ],
+            environment={"DATABASE_URL": url, "PGSSLMODE": "disable", "PATH": "/usr/bin:/bin"},
+        )
+        applied += [
+            f"{service}: {line.removeprefix('Applied: ')}"
+            for line in output.splitlines()
+            if line.startswith("Applied: ")
+        ]
+    return applied

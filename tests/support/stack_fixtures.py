@@ -1,0 +1,138 @@
+"""Real servers for tests: PostgreSQL, Valkey and the whole stack, started once per run and only when asked for.
+
+tests/conftest.py loads this file as a plugin. Every fixture starts what it needs and waits until it is healthy.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+import pytest
+from redis import Redis
+
+from services.stack.migrations import prepare_database, role_of
+from services.stack.postgres import OWNER, SUPERUSER, PostgresServer
+from services.stack.valkey import ValkeyServer
+
+Answer = TypeVar("Answer")
+
+_TEMPLATE = "wayfare"
+
+
+class TestDatabase:
+    """A database of one test's own, with every migration applied."""
+
+    __test__ = False
+
+    def __init__(self, server: PostgresServer, name: str) -> None:
+        """Name a database on a server."""
+        self._server = server
+        self.name = name
+
+    def dsn_for(self, service: str) -> str:
+        """Return the DSN of a service's role: row-level security applies."""
+        return self._server.dsn_for(role_of(service), self.name)
+
+    @property
+    def owner_dsn(self) -> str:
+        """Return the DSN of the tables' owner; forced row-level security applies."""
+        return self._server.dsn_for(OWNER, self.name)
+
+    @property
+    def admin_dsn(self) -> str:
+        """Return the DSN of the superuser, who sees every row."""
+        return self._server.dsn_for(SUPERUSER, self.name)
+
+
+def run_to_completion(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run a coroutine in a loop of its own, beside the loops of the tests."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """Make a folder for the whole run whose path is short enough for Unix sockets."""
+    with tempfile.TemporaryDirectory(prefix="wayfare-test-") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(short_folder: Path) -> Iterator[PostgresServer]:
+    """Start PostgreSQL with the roles and a migrated database `wayfare` that tests copy."""
+    home = short_folder / "postgres"
+    server = PostgresServer(
+        data_folder=home / "data",
+        socket_folder=home / "run",
+        secrets_folder=home / "secrets",
+        log_path=home / "postgres.log",
+        durable=False,
+    )
+    run_to_completion(server.start())
+    try:
+        run_to_completion(prepare_database(server, database=_TEMPLATE))
+        yield server
+    finally:
+        run_to_completion(server.stop())
+
+
+@pytest.fixture
+def migrated_database(
+    postgres_server: PostgresServer, request: pytest.FixtureRequest
+) -> Iterator[TestDatabase]:
+    """Copy the migrated database for one test, and drop the copy afterwards."""
+    yield from _copied_database(postgres_server, f"test_{id(request.node):x}")
+
+
+@pytest.fixture(scope="module")
+def module_database(
+    postgres_server: PostgresServer, request: pytest.FixtureRequest
+) -> Iterator[TestDatabase]:
+    """Copy the migrated database for the tests of one module, which share it."""
+    yield from _copied_database(postgres_server, f"module_{id(request.node):x}")
+
+
+@pytest.fixture(scope="session")
+def valkey_server(short_folder: Path) -> Iterator[ValkeyServer]:
+    """Start Valkey for the whole run."""
+    home = short_folder / "valkey"
+    server = ValkeyServer(
+        data_folder=home / "data", socket_path=home / "valkey.sock", log_path=home / "valkey.log"
+    )
+    run_to_completion(server.start())
+    try:
+        yield server
+    finally:
+        run_to_completion(server.stop())
+
+
+@pytest.fixture
+def valkey_url(valkey_server: ValkeyServer) -> str:
+    """Empty Valkey for one test and return its URL; loaded functions stay."""
+    with Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    return valkey_server.url
+
+
+def _copied_database(server: PostgresServer, name: str) -> Iterator[TestDatabase]:
+    run_to_completion(
+        _execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{_TEMPLATE}" OWNER {OWNER}')
+    )
+    try:
+        yield TestDatabase(server, name)
+    finally:
+        run_to_completion(_execute(server, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+async def _execute(server: PostgresServer, statement: str) -> None:
+    connection = await asyncpg.connect(server.dsn_for(SUPERUSER, "postgres"))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
