@@ -4,9 +4,9 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
-PYTHON_FILES := services envoy clients bench tests scripts
+PYTHON_FILES := services envoy clients bench tests scripts deploy
 
-.PHONY: help setup gen gen-check fmt lint types imports proto-lint compose-check test up demo check bench clean
+.PHONY: help setup lock gen gen-check fmt lint types imports proto-lint compose-check test up demo check bench clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ proto-lint: setup ## Check protos: style, format, and that nobody's client break
 
 compose-check: setup ## Check docker-compose.yml and the Dockerfile without an engine
 	@python scripts/check_compose.py
+
+lock: setup ## Fix the dependencies of pyproject.toml in requirements.lock (ARGS=--upgrade for newer ones)
+	@.tools/uv/bin/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
+	  --group dev --group stack $(ARGS) --output-file requirements.lock pyproject.toml >/dev/null
 
 bench: setup ## Measure throughput, latency, CPU and memory per stream; prints its figures
 	@python -m bench $(ARGS)

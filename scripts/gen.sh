@@ -6,9 +6,10 @@ cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 
 output="${1:-gen}"
-rm -rf "${output:?}/wayfare" "${output:?}/buf"
 mkdir -p "$output"
+# A contract that does not compile leaves what was generated before.
 buf build -o "$output/descriptors.binpb"
+rm -rf "${output:?}/wayfare" "${output:?}/buf"
 mapfile -t files < <(cd proto && find wayfare -name '*.proto' | sort)
 python -m grpc_tools.protoc --descriptor_set_in="$output/descriptors.binpb" \
   --python_out="$output" --grpc_python_out="$output" \

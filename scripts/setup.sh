@@ -36,6 +36,10 @@ if [ "$(.tools/uv/bin/uv --version 2>/dev/null | cut -d' ' -f2)" != "$uv_version
   .tools/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
 fi
 export UV_PYTHON_DOWNLOADS=never UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}"
+# A company's proxy is trusted by the system, not by the certificates that uv brings along.
+if [ -z "${SSL_CERT_FILE:-}" ] && [ -s /etc/ssl/certs/ca-certificates.crt ]; then
+  export UV_SYSTEM_CERTS=true
+fi
 # uv does not read pip's settings; a mirror that is set for pip is meant for us too.
 mirror="${PIP_INDEX_URL:-$(.tools/uv/bin/python -m pip config get global.index-url 2>/dev/null || true)}"
 if [ -n "$mirror" ] && [ -z "${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-}}" ]; then
@@ -46,10 +50,11 @@ if [ "$(.venv/bin/python -c 'import sys; print(sys.base_prefix)' 2>/dev/null)" !
   .tools/uv/bin/uv venv --quiet --clear --python "$python" .venv
 fi
 echo "setup: installing $(grep -c '^[a-zA-Z0-9].*==' requirements.lock) packages from requirements.lock into .venv"
-uv=(.tools/uv/bin/uv pip)
-"${uv[@]}" sync --quiet --require-hashes --python .venv/bin/python requirements.lock
-"${uv[@]}" install --quiet --offline --no-deps --no-build-isolation --python .venv/bin/python -e .
-printf '%s\n' "$PWD" "$PWD/gen" "$PWD/clients/python" "$PWD/envoy" \
+sync=(.tools/uv/bin/uv pip sync --quiet --require-hashes --python .venv/bin/python requirements.lock)
+# What is installed or cached needs no network; uv would ask the index all the same.
+"${sync[@]}" --offline 2>/dev/null || "${sync[@]}"
+.tools/uv/bin/uv pip install --quiet --offline --no-deps --no-build-isolation --python .venv/bin/python -e .
+printf '%s\n' "$PWD" "$PWD/gen" "$PWD/clients/python" "$PWD/envoy" "$PWD/envoy" \
   >"$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/wayfare_checkout.pth"
 echo "$stamp" >"$stamp_file"
 echo "setup: done"

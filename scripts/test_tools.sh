@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the clients of other languages that the end-to-end tests drive: grpcurl (Go) and grpc-js (Node). Called by
-# `make test`. A second run does nothing. Where go or node is absent, its tests skip themselves; under CI=true it is an error.
+# Installs the clients of other languages that the end-to-end tests drive: grpcurl (Go) and grpc-js (Node).
+# Called by `make test`. A second run does nothing. Where go or node is absent, its tests skip themselves;
+# under CI=true it is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 absent=0
@@ -17,7 +18,7 @@ install_grpcurl() {
   if [ "$minor" -lt 21 ]; then version=v1.9.1; fi
   if [ "$(cat .tools/bin/.grpcurl-version 2>/dev/null)" = "$version" ]; then return; fi
   echo "test tools: building grpcurl $version into .tools/bin"
-  GOBIN="$PWD/.tools/bin" GOFLAGS=-mod=mod go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$version"
+  CGO_ENABLED=0 GOBIN="$PWD/.tools/bin" GOFLAGS=-mod=mod go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$version"
   echo "$version" >.tools/bin/.grpcurl-version
 }
 
@@ -26,6 +27,9 @@ install_node_packages() {
   stamp="$(cat "$folder/package.json" "$folder/package-lock.json" | cksum)"
   if [ "$(cat "$folder/node_modules/.stamp" 2>/dev/null)" = "$stamp" ]; then return; fi
   echo "test tools: installing grpc-js into $folder/node_modules"
+  if [ -z "${NODE_EXTRA_CA_CERTS:-}" ] && [ -s /etc/ssl/certs/ca-certificates.crt ]; then
+    export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
+  fi
   (cd "$folder" && npm ci --silent --no-audit --no-fund)
   echo "$stamp" >"$folder/node_modules/.stamp"
 }

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folders=()
-for folder in services envoy clients/python/wayfare_client bench tests scripts; do
+for folder in services envoy/wayfare_envoy clients/python/wayfare_client bench tests scripts deploy; do
   # mypy refuses a folder without Python files.
   if [ -n "$(find "$folder" -name '*.py' -print -quit 2>/dev/null)" ]; then folders+=("$folder"); fi
 done

@@ -1,1 +1,1 @@
-"""The embedded stack: PostgreSQL, Valkey, Envoy and the services as child processes, and the command."""
+"""The embedded stack (PostgreSQL, Valkey, Envoy and services as child processes), the command."""

@@ -1,4 +1,4 @@
-"""What can go wrong while the stack starts or runs; the command prints these without a traceback."""
+"""What can go wrong with the stack; the command prints these without a traceback."""
 
 
 class StackError(Exception):

@@ -1,9 +1,10 @@
-"""Start one program so that it cannot outlive its parent; run as a script by `process.ChildProcess`.
+"""Start one program that cannot outlive its parent; run as a script by `process.ChildProcess`.
 
-A parent that is killed cannot stop its children, so the kernel is asked to do it (PR_SET_PDEATHSIG, Linux).
-The request must come from the child itself, after it changed its user, which clears it, and before it becomes
-the program. `subprocess` could do so in a `preexec_fn`, but that is unsafe in a process with threads, and
-gRPC has many. This file uses only the standard library: it runs with `python -I -S`.
+A parent that is killed cannot stop its children, so the kernel is asked to do it (PR_SET_PDEATHSIG,
+Linux). The request must come from the child itself, after it changed its user, which clears it, and
+before it becomes the program. `subprocess` could do so in a `preexec_fn`, but that is unsafe in a
+process with threads, and gRPC has many. This file uses only the standard library: it runs with
+`python -I -S`.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def main() -> None:
         # The parent may have died before the request was made.
         if os.getppid() != options.parent:
             os.kill(os.getpid(), signal.SIGKILL)
-    os.execv(options.command[0], options.command)
+    os.execv(options.command[0], options.command)  # noqa: S606 becoming the program is the point
 
 
 def _become(user: str) -> None:

@@ -1,14 +1,24 @@
 """Roles and migrations: who may connect to PostgreSQL, and the schema of each service.
 
-Called by `embedded.EmbeddedStack`, by `wayfare migrate` and by the test fixtures, before any service starts.
+Called by `embedded.EmbeddedStack`, by `wayfare migrate` and by the test fixtures, before any
+service starts.
 """
 
 import asyncio
+import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import asyncpg
 
-from services.stack.postgres import DATABASE, OWNER, SUPERUSER, PostgresInstance
+from services.stack.home import Home
+from services.stack.postgres import (
+    OWNER,
+    SUPERUSER,
+    ExternalPostgres,
+    PostgresInstance,
+    PostgresServer,
+)
 from services.stack.process import run_to_end
 from services.stack.programs import dbmate_program
 
@@ -29,8 +39,40 @@ def role_of(service: str) -> str:
 async def prepare_database(postgres: PostgresInstance, *, database: str | None = None) -> None:
     """Create the owner, one role per service, the database, and run every pending migration."""
     await create_roles(postgres)
-    await create_database(postgres, database or DATABASE)
+    await create_database(postgres, database or postgres.database)
     await migrate(postgres, database=database)
+
+
+async def migrate_home(home: Home) -> list[str]:
+    """Migrate DATABASE_URL's server, that of the running stack, or the stopped one of a home.
+
+    Returns one line per migration applied.
+    """
+    with ExitStack() as cleaning:
+        postgres = _postgres_of(home, cleaning)
+        await postgres.start()
+        try:
+            await create_roles(postgres)
+            await create_database(postgres, postgres.database)
+            return await migrate(postgres)
+        finally:
+            await postgres.stop()
+
+
+def _postgres_of(home: Home, cleaning: ExitStack) -> PostgresServer | ExternalPostgres:
+    own = os.environ.get("DATABASE_URL")
+    if not own and home.is_locked():
+        home.read_state()
+        own = (home.secrets / "postgres-admin-dsn").read_text(encoding="utf-8")
+    if own:
+        return ExternalPostgres(admin_dsn=own, secrets_folder=home.secrets)
+    cleaning.enter_context(home.lock())
+    return PostgresServer(
+        data_folder=home.postgres_data,
+        socket_folder=cleaning.enter_context(home.run_folder()) / "postgres",
+        secrets_folder=home.secrets,
+        log_path=home.logs / "postgres.log",
+    )
 
 
 async def create_roles(postgres: PostgresInstance) -> None:

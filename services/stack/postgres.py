@@ -1,7 +1,7 @@
 """PostgreSQL as a child process: one data folder, one Unix socket, one password per role.
 
-Used by `embedded.EmbeddedStack` and by the test fixtures. `ExternalPostgres` has the same face for a server
-of your own (DATABASE_URL).
+Used by `embedded.EmbeddedStack` and by the test fixtures. `ExternalPostgres` has the same face for
+a server of your own (DATABASE_URL).
 """
 
 import asyncio
@@ -16,7 +16,12 @@ import asyncpg
 
 from services.stack.errors import StackError
 from services.stack.passwords import read_or_create_secret
-from services.stack.postgres_user import allow_passage, hand_over_file, hand_over_folder, postgres_system_user
+from services.stack.postgres_user import (
+    allow_passage,
+    hand_over_file,
+    hand_over_folder,
+    postgres_system_user,
+)
 from services.stack.process import ChildProcess, run_to_end
 from services.stack.programs import postgres_program
 
@@ -27,12 +32,17 @@ OWNER = "wayfare_owner"
 _SOCKET_PATH_BYTES_MAX = 107
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
-# A killed server's last backends, or a server whose `wayfare up` was killed, may need a moment to be gone.
+# A killed server's last backends, or a server whose `wayfare up` was killed, may need a moment to
+# be gone.
 _TRANSIENT_START_ERRORS = ("pre-existing shared memory block", "postmaster.pid")
 
 
 class PostgresInstance(Protocol):
     """A PostgreSQL server that the stack can use, embedded or your own."""
+
+    @property
+    def database(self) -> str:
+        """Return the name of the database."""
 
     def dsn_for(self, role: str, database: str | None = None) -> str:
         """Return the DSN with which a role connects."""
@@ -61,12 +71,14 @@ class PostgresServer:
     ) -> None:
         """Describe the server.
 
-        With `durable` (the default) every commit is on disk before it is answered; tests of behaviour that no
-        power cut can change run without.
+        With `durable` (the default) every commit is on disk before it is answered; tests of
+        behaviour that no power cut can change run without.
         """
         socket_path = socket_folder / ".s.PGSQL.5432"
         if len(str(socket_path).encode()) > _SOCKET_PATH_BYTES_MAX:
-            raise StackError(f"The socket path is longer than {_SOCKET_PATH_BYTES_MAX} bytes: {socket_path}")
+            raise StackError(
+                f"The socket path is longer than {_SOCKET_PATH_BYTES_MAX} bytes: {socket_path}"
+            )
         self._data_folder = data_folder
         self._socket_folder = socket_folder
         self._secrets_folder = secrets_folder
@@ -82,6 +94,11 @@ class PostgresServer:
         )
 
     @property
+    def database(self) -> str:
+        """Return the name of the database."""
+        return DATABASE
+
+    @property
     def address(self) -> str:
         """Return where the server listens, for people."""
         return f"unix:{self._socket_folder}"
@@ -89,12 +106,12 @@ class PostgresServer:
     @property
     def running(self) -> bool:
         """Return whether the server process runs."""
-        return self.process.running
+        return self.process.is_running()
 
     def dsn_for(self, role: str, database: str | None = None) -> str:
         """Return the DSN with which a role (`postgres`, `wayfare_location`) connects."""
         credentials = f"{role}:{quote(self.password_for(role), safe='')}"
-        return f"postgresql://{credentials}@/{database or DATABASE}?host={self._socket_folder}"
+        return f"postgresql://{credentials}@/{database or self.database}?host={self._socket_folder}"
 
     def password_for(self, role: str) -> str:
         """Return the password of a role, made at first use."""
@@ -102,7 +119,7 @@ class PostgresServer:
 
     async def start(self) -> None:
         """Create the data folder if needed, start the server and wait until it answers a query."""
-        if self.process.running:
+        if self.process.is_running():
             return
         hand_over_folder(self._data_folder, self._user)
         hand_over_folder(self._socket_folder, self._user)
@@ -113,7 +130,7 @@ class PostgresServer:
         while not await self._answers():
             if time.monotonic() >= end:
                 raise self.process.start_error("did not answer in time")
-            if not self.process.running:
+            if not self.process.is_running():
                 if not any(text in self.process.log_tail() for text in _TRANSIENT_START_ERRORS):
                     raise self.process.start_error("ended while starting")
                 self.process.start()
@@ -157,8 +174,8 @@ class PostgresServer:
         program = postgres_program("initdb")
         if self._user is not None:
             allow_passage(Path(program))
-        # initdb runs as the other user, who must read the file: it lies in the data folder's neighbour that is
-        # that user's own, for the time of the call.
+        # initdb runs as the other user, who must read the file: it lies in the data folder's
+        # neighbour that is that user's own, for the time of the call.
         password_file = self._socket_folder / "initial-password"
         password_file.write_text(self.password_for(SUPERUSER) + "\n", encoding="ascii")
         password_file.chmod(0o600)
@@ -189,7 +206,7 @@ class PostgresServer:
             return False
         with contextlib.suppress(OSError, asyncpg.PostgresError, TimeoutError):
             await ping_postgres(self.dsn_for(SUPERUSER, "postgres"))
-            return self.process.running
+            return self.process.is_running()
         return False
 
 
@@ -202,13 +219,18 @@ class ExternalPostgres:
         self._secrets_folder = secrets_folder
 
     @property
+    def database(self) -> str:
+        """Return the name of the database, from the URL."""
+        return self._admin.path.removeprefix("/") or DATABASE
+
+    @property
     def address(self) -> str:
         """Return where the server listens, without credentials."""
         return f"{self._admin.hostname or 'unix'}:{self._admin.port or 5432}{self._admin.path}"
 
     def dsn_for(self, role: str, database: str | None = None) -> str:
         """Return the DSN with which a role connects; the admin's own for `postgres`."""
-        path = f"/{database}" if database else self._admin.path
+        path = f"/{database or self.database}"
         if role == SUPERUSER:
             return urlunsplit(self._admin._replace(path=path))
         credentials = f"{role}:{quote(self.password_for(role), safe='')}"
@@ -222,9 +244,11 @@ class ExternalPostgres:
     async def start(self) -> None:
         """Check that the server answers."""
         try:
-            await ping_postgres(self.dsn_for(SUPERUSER))
+            await ping_postgres(self.dsn_for(SUPERUSER, "postgres"))
         except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-            raise StackError(f"PostgreSQL at {self.address} (DATABASE_URL) does not answer: {error}") from error
+            raise StackError(
+                f"PostgreSQL at {self.address} (DATABASE_URL) does not answer: {error}"
+            ) from error
 
     async def stop(self) -> None:
         """Leave the server alone: it is not ours."""

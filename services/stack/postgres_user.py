@@ -1,6 +1,7 @@
 """The system user that PostgreSQL runs as when the stack is started by root, who may not run it.
 
-Called by `postgres.PostgresServer`. Started by anybody else, PostgreSQL runs as that user and nothing here acts.
+Called by `postgres.PostgresServer`. Started by anybody else, PostgreSQL runs as that user and
+nothing here acts.
 """
 
 import os

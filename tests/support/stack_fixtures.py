@@ -1,6 +1,7 @@
-"""Real servers for tests: PostgreSQL, Valkey and the whole stack, started once per run and only when asked for.
+"""Real servers for tests: PostgreSQL, Valkey and the whole stack, started only when asked for.
 
-tests/conftest.py loads this file as a plugin. Every fixture starts what it needs and waits until it is healthy.
+tests/conftest.py loads this file as a plugin. Every fixture starts what it needs and waits until it
+is healthy.
 """
 
 import asyncio
@@ -13,13 +14,14 @@ import asyncpg
 import pytest
 from redis import Redis
 
+from services.stack.embedded import EmbeddedStack
 from services.stack.migrations import prepare_database, role_of
 from services.stack.postgres import OWNER, SUPERUSER, PostgresServer
 from services.stack.valkey import ValkeyServer
 
 Answer = TypeVar("Answer")
 
-_TEMPLATE = "wayfare"
+_TEMPLATE = "wayfare_migrated"
 
 
 class TestDatabase:
@@ -65,7 +67,7 @@ def short_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres_server(short_folder: Path) -> Iterator[PostgresServer]:
-    """Start PostgreSQL with the roles and a migrated database `wayfare` that tests copy."""
+    """Start PostgreSQL with the roles and a migrated database that tests copy."""
     home = short_folder / "postgres"
     server = PostgresServer(
         data_folder=home / "data",
@@ -118,6 +120,27 @@ def valkey_url(valkey_server: ValkeyServer) -> str:
     with Redis.from_url(valkey_server.url) as client:
         client.flushall()
     return valkey_server.url
+
+
+@pytest.fixture(scope="session")
+def stack(short_folder: Path) -> Iterator[EmbeddedStack]:
+    """Start the whole stack for the run; tests share it and leave it as they found it."""
+    yield from _running_stack(short_folder / "stack")
+
+
+@pytest.fixture
+def private_stack(short_folder: Path) -> Iterator[EmbeddedStack]:
+    """Start a whole stack for one test, which may kill and stop parts of it."""
+    yield from _running_stack(Path(tempfile.mkdtemp(dir=short_folder)))
+
+
+def _running_stack(home: Path) -> Iterator[EmbeddedStack]:
+    stack = EmbeddedStack(home=home)
+    run_to_completion(stack.__aenter__())
+    try:
+        yield stack
+    finally:
+        run_to_completion(stack.__aexit__(None, None, None))
 
 
 def _copied_database(server: PostgresServer, name: str) -> Iterator[TestDatabase]:

@@ -90,6 +90,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The server failed in a way that it did not expect; the log has the cause under the request id. Code INTERNAL;
     metadata `request_id`. Example: a defect.
     """
+    ERROR_REASON_METHOD_UNKNOWN: _ErrorReason.ValueType  # 17
+    """No method has this name, or this HTTP verb and path. Code UNIMPLEMENTED; over JSON the status is 404. Example:
+    GET /v1/trip/123 (the path is /v1/trips/…).
+    """
+    ERROR_REASON_DEADLINE_PASSED: _ErrorReason.ValueType  # 18
+    """The call took longer than its method, or its caller, allows. Whether it took effect is unknown: repeat a write
+    with the same `request_id`. Code DEADLINE_EXCEEDED. Example: LogIn while the processors are overloaded.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why a call was refused. The `reason` of google.rpc.ErrorInfo is the value's name without the prefix
@@ -161,5 +169,13 @@ opened during a deployment.
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 16
 """The server failed in a way that it did not expect; the log has the cause under the request id. Code INTERNAL;
 metadata `request_id`. Example: a defect.
+"""
+ERROR_REASON_METHOD_UNKNOWN: ErrorReason.ValueType  # 17
+"""No method has this name, or this HTTP verb and path. Code UNIMPLEMENTED; over JSON the status is 404. Example:
+GET /v1/trip/123 (the path is /v1/trips/…).
+"""
+ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 18
+"""The call took longer than its method, or its caller, allows. Whether it took effect is unknown: repeat a write
+with the same `request_id`. Code DEADLINE_EXCEEDED. Example: LogIn while the processors are overloaded.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

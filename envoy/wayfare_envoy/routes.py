@@ -1,0 +1,158 @@
+"""Renders the routes of both listeners from the policies: one exact path per method."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from wayfare_envoy.policies import Method
+
+_FILTER_TYPES = "type.googleapis.com/envoy.extensions.filters.http"
+TOKEN_REQUIRED = "token_required"  # noqa: S105 - the name of a rule, not a secret
+TOKEN_OR_KEY = "token_or_key"  # noqa: S105 - the name of a rule, not a secret
+
+# Above the heartbeat of 15 seconds, so that only a stream that lost its other end is idle for as
+# long.
+STREAM_IDLE_TIMEOUT = "60s"
+# The service ends the call at the policy's duration and says why; Envoy's own end is the net below
+# it.
+_SLACK_SECONDS = 1.0
+
+# gRPC and gRPC-Web; JSON has become gRPC where it is routed.
+_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+
+# Reflection and health have no policy: every service serves them, and one answers for all at the
+# edge.
+_OPEN_SERVICES = (
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "grpc.health.v1.Health",
+)
+EDGE_HEALTH_PATH = "/healthz"
+
+
+def edge_routes(methods: Iterable[Method], *, open_services_cluster: str) -> list[dict[str, Any]]:
+    """Return the routes of the edge listener; the last one refuses what no other took."""
+    routes = []
+    for method in methods:
+        routes += _edge_routes_of(method)
+    routes += _open_routes(open_services_cluster)
+    routes.append(_unknown())
+    return routes
+
+
+def mesh_routes(methods: Iterable[Method], *, open_services_cluster: str) -> list[dict[str, Any]]:
+    """Return the routes of the mesh listener: methods that some service may call, and health."""
+    routes = [_proxy(method) for method in methods if method.calling_services]
+    routes += _open_routes(open_services_cluster)
+    routes.append(_unknown())
+    return routes
+
+
+def _edge_routes_of(method: Method) -> list[dict[str, Any]]:
+    if not method.at_edge:
+        return [_internal(method)]
+    if method.public:
+        return [_proxy(method)]
+    routes = []
+    if method.allow_api_key:
+        with_key = _proxy(method)
+        with_key["match"]["headers"].append({"name": "x-api-key", "present_match": True})
+        routes.append(_with_token(with_key, TOKEN_OR_KEY))
+    routes.append(_with_token(_proxy(method), TOKEN_REQUIRED))
+    return routes
+
+
+def _with_token(route: dict[str, Any], requirement: str) -> dict[str, Any]:
+    config = {
+        "@type": f"{_FILTER_TYPES}.jwt_authn.v3.PerRouteConfig",
+        "requirement_name": requirement,
+    }
+    route["typed_per_filter_config"]["envoy.filters.http.jwt_authn"] = config
+    return route
+
+
+def _proxy(method: Method) -> dict[str, Any]:
+    action: dict[str, Any] = {"cluster": method.service, "retry_policy": _retry_policy(method)}
+    filters: dict[str, Any] = {}
+    if method.streaming or method.seconds_max is None:
+        filters = _unbuffered()
+        action["timeout"] = "0s"
+        action["idle_timeout"] = STREAM_IDLE_TIMEOUT
+        action["max_stream_duration"] = {"grpc_timeout_header_max": "0s"}
+    else:
+        timeout = duration(method.seconds_max + _SLACK_SECONDS)
+        action["timeout"] = timeout
+        action["idle_timeout"] = timeout
+        # A caller's own deadline is honoured when it is shorter.
+        action["max_stream_duration"] = {"grpc_timeout_header_max": timeout}
+    return {
+        "name": method.full_name,
+        "match": {"path": method.path, "headers": [_GRPC]},
+        "route": action,
+        "typed_per_filter_config": filters,
+    }
+
+
+def _unbuffered() -> dict[str, Any]:
+    # A stream's messages go on as they come; the service bounds each of them.
+    config = {"@type": f"{_FILTER_TYPES}.buffer.v3.BufferPerRoute", "disabled": True}
+    return {"envoy.filters.http.buffer": config}
+
+
+def _retry_policy(method: Method) -> dict[str, Any]:
+    # What never reached a process is repeated for every method; what a process refused, for reads
+    # only.
+    never_arrived = ["connect-failure", "refused-stream", "reset-before-request"]
+    conditions = [*never_arrived, "unavailable"] if method.read else never_arrived
+    return {
+        "retry_on": ",".join(conditions),
+        "num_retries": 2,
+        "retry_back_off": {"base_interval": "0.02s", "max_interval": "0.2s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": "type.googleapis.com/"
+                    "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": 3,
+    }
+
+
+def _open_routes(cluster: str) -> list[dict[str, Any]]:
+    return [
+        _open_route(service, {"prefix": f"/{service}/", "headers": [_GRPC]}, cluster)
+        for service in _OPEN_SERVICES
+    ]
+
+
+def _open_route(name: str, match: dict[str, Any], cluster: str) -> dict[str, Any]:
+    action = {"cluster": cluster, "timeout": "0s", "idle_timeout": STREAM_IDLE_TIMEOUT}
+    return {
+        "name": name,
+        "match": match,
+        "route": action,
+        "typed_per_filter_config": _unbuffered(),
+    }
+
+
+def _internal(method: Method) -> dict[str, Any]:
+    # The local replies turn it into PERMISSION_DENIED with its reason.
+    return {
+        "name": method.full_name,
+        "match": {"path": method.path},
+        "direct_response": {"status": 403},
+    }
+
+
+def _unknown() -> dict[str, Any]:
+    # A route to nowhere, because the CORS filter ignores direct responses: a browser's preflight,
+    # and its JSON call before the transcoder has named the method, match this route.
+    action = {"cluster": "none", "cluster_not_found_response_code": "NOT_FOUND"}
+    return {"name": "unknown", "match": {"prefix": "/"}, "route": action}
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the form of protobuf's JSON."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"

@@ -1,0 +1,1 @@
+"""Is LocationService: positions in from drivers, out to passengers, dispatchers and feeds."""

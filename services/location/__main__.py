@@ -1,0 +1,7 @@
+"""Starts LocationService: `python -m services.location`."""
+
+from services.location.app import build
+from services.shared.rpc.process import run_process
+
+if __name__ == "__main__":
+    run_process(build)

@@ -1,0 +1,176 @@
+"""Wires LocationService together. The only place that knows all its rooms."""
+
+import random
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from services.location import convert
+from services.location.driver_stream import DriverStreams
+from services.location.follow_stream import FollowStreams
+from services.location.gateways import IdentityApiKeyVerifier
+from services.location.operations.batcher import UpdateBatcher
+from services.location.operations.driver_session import DriverSession
+from services.location.operations.follow_hub import Follower, FollowHub
+from services.location.operations.reports import Reports
+from services.location.operations.ring import Ring
+from services.location.operations.tracking import Tracking
+from services.location.servicer import LocationServicer
+from services.location.settings import LocationSettings
+from services.location.store.live import READ_BLOCK_MILLISECONDS, ValkeyLiveStore
+from services.location.store.trips import PostgresTripStore
+from services.shared.clock import Clock, SystemClock
+from services.shared.health import Dependency
+from services.shared.ids import Uuid7Source
+from services.shared.logs import configure_logging
+from services.shared.postgres import open_database
+from services.shared.rpc.authentication import Authenticator, JwksFile, TokenVerifier
+from services.shared.rpc.client import mesh_channel
+from services.shared.rpc.process import Background
+from services.shared.rpc.rate_limits import ValkeyRateLimiter
+from services.shared.rpc.server import RpcServer
+from services.shared.valkey import open_valkey
+from wayfare.identity.v1 import identity_service_pb2
+from wayfare.location.v1 import location_service_pb2, location_service_pb2_grpc
+
+SERVICE_NAME = "location"
+
+
+async def build(stack: AsyncExitStack) -> tuple[RpcServer, Sequence[Background]]:
+    """Build the server and its background work; what is opened is closed by `stack`."""
+    settings = LocationSettings()
+    configure_logging(
+        log_format=settings.log_format, level=settings.log_level, instance=settings.instance
+    )
+    clock = SystemClock()
+    database = await open_database(
+        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
+    )
+    stack.push_async_callback(database.close)
+    live = _open_live(stack, settings, clock)
+    trips = PostgresTripStore(database, clock)
+    tracking = Tracking(
+        live=live, trips=trips, followed_trips_max=settings.location_followed_trips_max
+    )
+    driver_streams, batcher = _driver_streams(settings, clock, live, tracking)
+    follow_streams, hub = _follow_streams(settings, clock, live, tracking)
+    servicer = LocationServicer(
+        settings=settings,
+        clock=clock,
+        live=live,
+        tracking=tracking,
+        reports=Reports(live=live, batcher=batcher),
+        driver_streams=driver_streams,
+        follow_streams=follow_streams,
+    )
+    rpc = RpcServer(
+        service_name=SERVICE_NAME,
+        settings=settings,
+        authenticator=_authenticator(stack, settings, clock),
+        rate_limiter=ValkeyRateLimiter(
+            settings.valkey_url.get_secret_value(), cluster=settings.valkey_cluster, clock=clock
+        ),
+        clock=clock,
+        ids=Uuid7Source(clock),
+        services=[location_service_pb2.DESCRIPTOR.services_by_name["LocationService"]],
+        # Live positions go on without PostgreSQL, and streams stay open without Valkey.
+        dependencies=[
+            Dependency(name="valkey", check=live.ping, required=False),
+            Dependency(name="postgresql", check=database.ping, required=False),
+        ],
+        raw_methods=("StreamDriver", "FollowTrip"),
+    )
+    location_service_pb2_grpc.add_LocationServiceServicer_to_server(servicer, rpc.server)
+    rpc.on_drain(driver_streams.drain_all)
+    rpc.on_drain(follow_streams.drain_all)
+    background = [
+        batcher.run,
+        hub.run,
+        driver_streams.heartbeats.run,
+        driver_streams.acknowledgements.run,
+        follow_streams.ring.run,
+        trips.sweep_requests,
+    ]
+    return rpc, background
+
+
+def _open_live(stack: AsyncExitStack, settings: LocationSettings, clock: Clock) -> ValkeyLiveStore:
+    url, cluster = settings.valkey_url.get_secret_value(), settings.valkey_cluster
+    client = open_valkey(url, cluster=cluster)
+    reader = open_valkey(url, cluster=cluster, timeout_seconds=READ_BLOCK_MILLISECONDS / 1000 + 2)
+    stack.push_async_callback(client.aclose)
+    stack.push_async_callback(reader.aclose)
+    return ValkeyLiveStore(
+        client,
+        reader=reader,
+        bucket_count=settings.location_bucket_count,
+        live_seconds=settings.location_live_seconds,
+        updates_kept=settings.location_updates_kept,
+        clock=clock,
+    )
+
+
+def _authenticator(
+    stack: AsyncExitStack, settings: LocationSettings, clock: Clock
+) -> Authenticator:
+    identity = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
+    channel = mesh_channel(settings, SERVICE_NAME, [identity])
+    stack.push_async_callback(channel.close)
+    tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
+    return Authenticator(tokens, IdentityApiKeyVerifier(channel, clock))
+
+
+def _driver_streams(
+    settings: LocationSettings, clock: Clock, live: ValkeyLiveStore, tracking: Tracking
+) -> tuple[DriverStreams, UpdateBatcher]:
+    batcher = UpdateBatcher(
+        live=live,
+        tick_seconds=settings.location_tick_seconds,
+        pending_max=settings.location_pending_max,
+        on_degraded=lambda degraded: streams.tell_degraded(degraded),  # noqa: PLW0108 - not there yet
+    )
+    heartbeats: Ring[DriverSession] = Ring(
+        period_seconds=settings.location_heartbeat_seconds,
+        visit=lambda session: streams.visit(session),  # noqa: PLW0108 - not there yet
+        clock=clock,
+    )
+    acknowledgements: Ring[DriverSession] = Ring(
+        period_seconds=settings.location_ack_seconds,
+        visit=lambda session: streams.acknowledge(session),  # noqa: PLW0108 - not there yet
+        clock=clock,
+    )
+    streams = DriverStreams(
+        live=live,
+        tracking=tracking,
+        batcher=batcher,
+        clock=clock,
+        settings=settings,
+        random=random.random,
+        heartbeats=heartbeats,
+        acknowledgements=acknowledgements,
+    )
+    return streams, batcher
+
+
+def _follow_streams(
+    settings: LocationSettings, clock: Clock, live: ValkeyLiveStore, tracking: Tracking
+) -> tuple[FollowStreams, FollowHub]:
+    hub = FollowHub(
+        live=live,
+        events_max=settings.location_follower_events_max,
+        ends_trip=convert.ends_trip,
+    )
+    ring: Ring[Follower] = Ring(
+        period_seconds=settings.location_heartbeat_seconds,
+        visit=lambda follower: streams.visit(follower),  # noqa: PLW0108 - not there yet
+        clock=clock,
+    )
+    streams = FollowStreams(
+        live=live,
+        tracking=tracking,
+        hub=hub,
+        clock=clock,
+        settings=settings,
+        random=random.random,
+        ring=ring,
+    )
+    return streams, hub

@@ -1,0 +1,207 @@
+"""Holds what a trip, a fix and a status are, and by which rules a position is live. Pure."""
+
+import math
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+EARTH_RADIUS_METERS = 6_371_008.8
+DAY_MILLISECONDS = 24 * 3600 * 1000
+CONFIRMATIONS_LEAST = 2
+
+
+class TripStatus(StrEnum):
+    """Says how far a trip is."""
+
+    UNSPECIFIED = ""
+    STARTED = "STARTED"
+    PAUSED = "PAUSED"
+    ENDED = "ENDED"
+    EMERGENCY = "EMERGENCY"
+
+
+STATUS_MOVES: dict[TripStatus, frozenset[TripStatus]] = {
+    TripStatus.UNSPECIFIED: frozenset(
+        {TripStatus.STARTED, TripStatus.PAUSED, TripStatus.ENDED, TripStatus.EMERGENCY}
+    ),
+    TripStatus.STARTED: frozenset(
+        {TripStatus.STARTED, TripStatus.PAUSED, TripStatus.ENDED, TripStatus.EMERGENCY}
+    ),
+    TripStatus.PAUSED: frozenset(
+        {TripStatus.STARTED, TripStatus.PAUSED, TripStatus.ENDED, TripStatus.EMERGENCY}
+    ),
+    TripStatus.EMERGENCY: frozenset(
+        {TripStatus.STARTED, TripStatus.PAUSED, TripStatus.ENDED, TripStatus.EMERGENCY}
+    ),
+    TripStatus.ENDED: frozenset(),
+}
+"""Lists the moves from each status.
+
+The store's function `apply` decides by the same rule: nothing after ENDED.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TripStop:
+    """Is one stop of a trip."""
+
+    stop_id: str
+    display_name: str
+    latitude: float
+    longitude: float
+    scheduled_arrival_time: datetime | None = None
+    scheduled_departure_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackedTrip:
+    """Is a trip whose vehicle is tracked."""
+
+    trip_id: str
+    tenant_id: str
+    driver_id: str
+    vehicle_id: str
+    follower_ids: frozenset[str] = frozenset()
+    conductor_ids: frozenset[str] = frozenset()
+    stops: tuple[TripStop, ...] = ()
+    expected_count: int = 0
+    start_time: datetime | None = None
+    stop_time: datetime | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Say whether tracking was stopped."""
+        return self.stop_time is not None
+
+
+STAFF_ROLES = frozenset({"BUSINESS", "ADMIN"})
+
+
+def may_follow(trip: TrackedTrip, *, tenant_id: str, user_id: str, role: str) -> bool:
+    """Say whether a person may follow `trip`.
+
+    Its tenant's staff, its driver, conductors and passengers.
+    """
+    if trip.tenant_id != tenant_id:
+        return False
+    if role in STAFF_ROLES:
+        return True
+    return (
+        user_id == trip.driver_id or user_id in trip.conductor_ids or user_id in trip.follower_ids
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """Is where a vehicle was and when: degrees, and milliseconds since 1970."""
+
+    latitude: float
+    longitude: float
+    capture_milliseconds: int
+
+
+def distance_meters(one: Fix, other: Fix) -> float:
+    """Return the great-circle distance by the haversine formula (Sinnott 1984).
+
+    Within 0.5 % of the ellipsoid's.
+    """
+    latitude_one = math.radians(one.latitude)
+    latitude_other = math.radians(other.latitude)
+    half_latitude = (latitude_other - latitude_one) / 2
+    half_longitude = math.radians(other.longitude - one.longitude) / 2
+    chord = (
+        math.sin(half_latitude) ** 2
+        + math.cos(latitude_one) * math.cos(latitude_other) * math.sin(half_longitude) ** 2
+    )
+    return 2 * EARTH_RADIUS_METERS * math.asin(min(1.0, math.sqrt(chord)))
+
+
+class Refusal(StrEnum):
+    """Says why a driver's message was refused; the values are reasons of the contract."""
+
+    TOO_OLD = "POSITION_TOO_OLD"
+    IN_FUTURE = "POSITION_IN_FUTURE"
+    IMPLAUSIBLE = "POSITION_IMPLAUSIBLE"
+    TOO_FREQUENT = "UPDATE_TOO_FREQUENT"
+    TRIP_NOT_TRACKED = "TRIP_NOT_TRACKED"
+    STATUS_NOT_ALLOWED = "STATUS_NOT_ALLOWED"
+    SEQ_OUT_OF_ORDER = "SEQ_OUT_OF_ORDER"
+    TRIP_REQUIRED = "TRIP_REQUIRED"
+    HELLO_EXPECTED_FIRST = "HELLO_EXPECTED_FIRST"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionRules:
+    """Holds the bounds of the rules that the contract states at `Position`."""
+
+    interval_least_seconds: float = 1.0
+    positions_per_minute: int = 20
+    future_seconds: float = 5.0
+    speed_most_meters_per_second: float = 70.0
+    fix_error_meters: float = 100.0
+
+
+@dataclass(slots=True)
+class PositionGate:
+    """Decides for one driver which fixes may become live.
+
+    Remembers the last one and a candidate.
+    """
+
+    rules: PositionRules
+    last: Fix | None = None
+    last_capture_milliseconds: int = 0
+    _allowance: float = field(default=-1.0)
+    _candidate: Fix | None = None
+    _confirmations: int = 0
+
+    def judge(self, fix: Fix, now_milliseconds: int) -> Refusal | None:
+        """Return why `fix` is refused, or None: then it is the last one from now on."""
+        capture = fix.capture_milliseconds
+        if capture - now_milliseconds > self.rules.future_seconds * 1000:
+            return Refusal.IN_FUTURE
+        if now_milliseconds - capture > DAY_MILLISECONDS:
+            return Refusal.TOO_OLD
+        elapsed = capture - self.last_capture_milliseconds
+        if elapsed <= 0:
+            return Refusal.TOO_OLD
+        if elapsed < self.rules.interval_least_seconds * 1000:
+            return Refusal.TOO_FREQUENT
+        allowance = self._refilled(elapsed)
+        if allowance < 1.0:
+            return Refusal.TOO_FREQUENT
+        if (
+            self.last is not None
+            and not self._plausible(self.last, fix)
+            and not self._confirmed(fix)
+        ):
+            return Refusal.IMPLAUSIBLE
+        self._allowance = allowance - 1.0
+        self.last = fix
+        self.last_capture_milliseconds = capture
+        self._candidate = None
+        self._confirmations = 0
+        return None
+
+    def _confirmed(self, fix: Fix) -> bool:
+        """Say whether `fix` is the second in a row that is plausible from a refused one."""
+        if self._candidate is not None and self._plausible(self._candidate, fix):
+            self._confirmations += 1
+        else:
+            self._confirmations = 0
+        self._candidate = fix
+        return self._confirmations >= CONFIRMATIONS_LEAST
+
+    def _refilled(self, elapsed_milliseconds: int) -> float:
+        per_minute = self.rules.positions_per_minute
+        if self._allowance < 0:
+            return float(per_minute)
+        refill = elapsed_milliseconds * per_minute / 60_000
+        return min(float(per_minute), self._allowance + refill)
+
+    def _plausible(self, before: Fix, fix: Fix) -> bool:
+        seconds = max(0, fix.capture_milliseconds - before.capture_milliseconds) / 1000
+        reach = seconds * self.rules.speed_most_meters_per_second + self.rules.fix_error_meters
+        # A cheap bound first: a degree of latitude is 111.2 km, one of longitude at most that.
+        degrees = abs(fix.latitude - before.latitude) + abs(fix.longitude - before.longitude)
+        return degrees * 111_320 <= reach or distance_meters(before, fix) <= reach

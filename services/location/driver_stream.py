@@ -1,0 +1,245 @@
+"""Is the RPC side of StreamDriver.
+
+Reads messages as bytes, so that a broken one spoils nothing, and writes replies.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from services.location import convert
+from services.location.domain import PositionGate, PositionRules, Refusal, TripStatus
+from services.location.errors import DrainedError, HelloExpectedFirstError, HelloTimeoutError
+from services.location.operations.batcher import UpdateBatcher
+from services.location.operations.driver_session import Drain as DrainNotice
+from services.location.operations.driver_session import (
+    DriverSession,
+    Throttle,
+)
+from services.location.operations.ring import Ring
+from services.location.operations.tracking import Tracking
+from services.location.ports import LiveStore, SessionGrant
+from services.location.settings import LocationSettings
+from services.shared.clock import Clock
+from services.shared.errors import DomainError
+from services.shared.rpc.caller import Caller, current_caller
+from services.shared.rpc.validation import read_message
+from wayfare.location.v1 import driver_stream_pb2
+
+_LEAVE_SECONDS = 10.0
+DriverMessage = driver_stream_pb2.DriverMessage
+
+
+@dataclass(slots=True)
+class DriverStreams:
+    """Serves every StreamDriver of this process."""
+
+    live: LiveStore
+    tracking: Tracking
+    batcher: UpdateBatcher
+    clock: Clock
+    settings: LocationSettings
+    random: Callable[[], float]
+    heartbeats: Ring[DriverSession]
+    acknowledgements: Ring[DriverSession]
+
+    async def serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        """Take messages and write replies until one side ends the stream."""
+        caller = current_caller()
+        hello = await self._read_hello(requests)
+        session, grant, expected_count = await self._begin(caller, hello)
+        await context.write(self._welcome(grant))
+        self.heartbeats.add(session)
+        self.acknowledgements.add(session)
+        if self.batcher.degraded:
+            session.throttle(Throttle(reason="DEPENDENCY_UNAVAILABLE", degraded=True))
+        reader = asyncio.create_task(self._read_all(session, requests, expected_count))
+        reader.add_done_callback(lambda _: session.wake_writer())
+        try:
+            await self._write_all(session, reader, context)
+        finally:
+            self.heartbeats.discard(session)
+            self.acknowledgements.discard(session)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _read_hello(self, requests: AsyncIterator[bytes]) -> driver_stream_pb2.DriverHello:
+        seconds = self.settings.location_hello_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                data = await anext(requests, None)
+        except TimeoutError:
+            raise HelloTimeoutError(seconds) from None
+        if data is None:
+            raise HelloExpectedFirstError("the stream ended before hello")
+        message = read_message(data, DriverMessage, max_bytes=self.settings.message_bytes_max)
+        if not message.HasField("hello"):
+            raise HelloExpectedFirstError("the first message must be hello")
+        return message.hello
+
+    async def _begin(
+        self, caller: Caller, hello: driver_stream_pb2.DriverHello
+    ) -> tuple[DriverSession, SessionGrant, int]:
+        expected_count = 0
+        if hello.trip_id:
+            trip = await self.tracking.authorize_driver(
+                hello.trip_id,
+                tenant_id=caller.tenant_id,
+                driver_id=caller.user_id,
+                vehicle_id=hello.vehicle_id,
+            )
+            expected_count = trip.expected_count
+        grant = await self.live.open_session(
+            driver_id=caller.user_id,
+            tenant_id=caller.tenant_id,
+            vehicle_id=hello.vehicle_id,
+            trip_id=hello.trip_id,
+            resume_seq=hello.resume_seq if hello.HasField("resume_seq") else None,
+        )
+        session = DriverSession(
+            driver_id=caller.user_id,
+            session=grant.session,
+            trip_id=hello.trip_id,
+            trip_status=TripStatus(grant.trip_status),
+            resume_seq=grant.seq,
+            gate=gate_for(self.settings, grant.capture_milliseconds, grant.live_payload),
+            batcher=self.batcher,
+            token_expire_time=caller.token_expire_time,
+        )
+        return session, grant, expected_count
+
+    def _welcome(self, grant: SessionGrant) -> bytes:
+        message = driver_stream_pb2.DriverReply()
+        message.welcome.session_id = grant.session
+        message.welcome.resume_seq = grant.seq
+        message.welcome.server_time.FromDatetime(self.clock.now())
+        interval = int(self.settings.location_interval_seconds * 1000)
+        message.welcome.min_interval.FromMilliseconds(interval)
+        heartbeat = int(self.settings.location_heartbeat_seconds * 1000)
+        message.welcome.heartbeat_interval.FromMilliseconds(heartbeat)
+        return message.SerializeToString()
+
+    async def _read_all(
+        self, session: DriverSession, requests: AsyncIterator[bytes], expected_count: int
+    ) -> None:
+        max_bytes = self.settings.message_bytes_max
+        in_flight_max = self.settings.location_session_pending_max
+        async for data in requests:
+            try:
+                message = read_message(data, DriverMessage, max_bytes=max_bytes)
+            except DomainError as error:
+                session.refuse(_seq_of(data, max_bytes), error.reason, error.message)
+                continue
+            if message.HasField("goodbye"):
+                break
+            self._receive(session, message, expected_count)
+            if session.in_flight >= in_flight_max or not self.batcher.has_room:
+                await session.wait_for_room(in_flight_max)
+        await session.wait_decided()
+        session.acknowledge_if_due()
+
+    def _receive(
+        self, session: DriverSession, message: driver_stream_pb2.DriverMessage, expected_count: int
+    ) -> None:
+        if message.HasField("position"):
+            position = message.position
+            session.receive_position(
+                message.seq,
+                convert.fix_of(position),
+                convert.position_payload(position),
+                int(self.clock.now().timestamp() * 1000),
+            )
+        elif message.HasField("status"):
+            status = convert.status_of(message.status.status)
+            session.receive_status(message.seq, status, convert.status_payload(message.status))
+        elif message.HasField("boarding"):
+            payload = convert.boarding_payload(message.boarding, expected_count)
+            session.receive_boarding(message.seq, payload)
+        else:
+            session.refuse(
+                message.seq, Refusal.HELLO_EXPECTED_FIRST.value, "hello comes first, and once"
+            )
+
+    async def _write_all(
+        self, session: DriverSession, reader: "asyncio.Task[None]", context: Any
+    ) -> None:
+        interval = self.settings.location_interval_seconds
+        while True:
+            replies = session.take_replies()
+            for reply in replies:
+                now = self.clock.now()
+                message = convert.reply_to_proto(reply, now=now, interval_seconds=interval)
+                await context.write(message.SerializeToString())
+                if isinstance(reply, DrainNotice):
+                    asyncio.get_running_loop().call_later(
+                        reply.reconnect_after_seconds + _LEAVE_SECONDS,
+                        session.end,
+                        DrainedError(
+                            "this server stops; open a new stream", retry_after_seconds=0.2
+                        ),
+                    )
+            if replies:
+                continue
+            if session.error is not None:
+                raise session.error
+            if reader.done():
+                reader.result()
+                return
+            await session.wait_for_replies()
+
+    def acknowledge(self, session: DriverSession) -> None:
+        """Acknowledge what is due; called by the ring of acknowledgements."""
+        session.acknowledge_if_due()
+
+    def visit(self, session: DriverSession) -> None:
+        """Do what a stream needs once per heartbeat; called by the ring of heartbeats."""
+        expire_time = session.token_expire_time
+        if expire_time is not None:
+            left = expire_time - self.clock.now()
+            if left <= timedelta(0):
+                session.expire_token()
+            elif left <= timedelta(seconds=2 * self.settings.location_heartbeat_seconds):
+                session.drain(
+                    DrainNotice(reconnect_after_seconds=self.random(), reason="TOKEN_EXPIRED")
+                )
+        session.beat()
+
+    def tell_degraded(self, degraded: bool) -> None:
+        """Tell every driver that live state is away, or back."""
+        reason = "DEPENDENCY_UNAVAILABLE" if degraded else ""
+        for session in self.heartbeats.members():
+            session.throttle(Throttle(reason=reason, degraded=degraded))
+
+    async def drain_all(self) -> None:
+        """Ask every phone to open a new stream elsewhere, spread over two seconds."""
+        for session in self.heartbeats.members():
+            session.drain(
+                DrainNotice(reconnect_after_seconds=2 * self.random(), reason="SERVER_DRAINING")
+            )
+
+
+def gate_for(
+    settings: LocationSettings, capture_milliseconds: int, live_payload: bytes
+) -> PositionGate:
+    """Return the gate of a driver who was last seen where `live_payload` says."""
+    last = convert.position_of_payload(live_payload)
+    return PositionGate(
+        rules=PositionRules(
+            interval_least_seconds=settings.location_interval_least_seconds,
+            positions_per_minute=settings.location_positions_per_minute,
+        ),
+        last=None if last is None else convert.fix_of(last),
+        last_capture_milliseconds=capture_milliseconds,
+    )
+
+
+def _seq_of(data: bytes, max_bytes: int) -> int:
+    """Return the number of a message that breaks a rule, 0 when it cannot be read."""
+    if len(data) > max_bytes:
+        return 0
+    try:
+        return max(0, DriverMessage.FromString(data).seq)
+    except Exception:  # noqa: BLE001 - any unreadable bytes mean the same
+        return 0

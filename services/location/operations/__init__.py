@@ -1,0 +1,1 @@
+"""Holds the use cases of LocationService: no SQL, no proto, no RPC."""

@@ -1,0 +1,124 @@
+"""Gathers the updates of all drivers for a tick and writes them together.
+
+Called by driver sessions.
+
+No update is written by itself: a tick of 10 ms costs one call per bucket, however many updates it
+holds.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from services.location.ports import LiveStore, Update
+from services.shared.errors import DependencyUnavailableError
+
+_log = structlog.get_logger()
+_WRITTEN = Counter("wayfare_location_updates_total", "Updates that the store decided", ["verdict"])
+_PENDING = Gauge("wayfare_location_updates_pending", "Updates that wait to be written")
+_BATCH_MAX = 256
+_BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
+
+
+class Submitter(Protocol):
+    """Is told what became of its updates, in the order in which it submitted them."""
+
+    def decided(self, update: Update, verdict: str) -> None:
+        """Take the verdict on one update."""
+        ...
+
+
+class UpdateBatcher:
+    """Writes updates in batches, in order per bucket, and keeps them while the store is away."""
+
+    def __init__(
+        self,
+        *,
+        live: LiveStore,
+        tick_seconds: float,
+        pending_max: int,
+        on_degraded: Callable[[bool], None],
+    ) -> None:
+        """Write to `live`.
+
+        Hold at most `pending_max` updates; tell when the store goes away and comes back.
+        """
+        self._live = live
+        self._tick_seconds = tick_seconds
+        self._pending_max = pending_max
+        self._on_degraded = on_degraded
+        self._buckets: dict[int, list[tuple[Update, Submitter]]] = defaultdict(list)
+        self._pending = 0
+        self._wake = asyncio.Event()
+        self._flushed: asyncio.Future[None] | None = None
+        self.degraded = False
+
+    @property
+    def has_room(self) -> bool:
+        """Say whether another update may be added."""
+        return self._pending < self._pending_max
+
+    def add(self, update: Update, submitter: Submitter) -> None:
+        """Write `update` with the next tick. The caller has seen that there is room."""
+        self._buckets[self._live.bucket_of(update.driver_id)].append((update, submitter))
+        self._pending += 1
+        if not self._wake.is_set():
+            self._wake.set()
+
+    async def wait_flushed(self) -> None:
+        """Wait until some updates have been written."""
+        if self._flushed is None:
+            self._flushed = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._flushed)
+
+    async def drain(self) -> None:
+        """Wait until nothing is pending."""
+        while self._pending:
+            await self.wait_flushed()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(self._tick_seconds)
+            self._wake.clear()
+            buckets, self._buckets = self._buckets, defaultdict(list)
+            _PENDING.set(self._pending)
+            await asyncio.gather(*(self._write(bucket, items) for bucket, items in buckets.items()))
+            if self._flushed is not None:
+                self._flushed.set_result(None)
+                self._flushed = None
+
+    async def _write(self, bucket: int, items: list[tuple[Update, Submitter]]) -> None:
+        for start in range(0, len(items), _BATCH_MAX):
+            batch = items[start : start + _BATCH_MAX]
+            verdicts = await self._apply(bucket, [update for update, _ in batch])
+            self._pending -= len(batch)
+            for (update, submitter), verdict in zip(batch, verdicts, strict=True):
+                submitter.decided(update, verdict)
+            for verdict in set(verdicts):
+                _WRITTEN.labels(verdict).inc(verdicts.count(verdict))
+
+    async def _apply(self, bucket: int, updates: list[Update]) -> str:
+        """Write until the store answers. Repeating is safe: what it has is a duplicate."""
+        attempt = 0
+        while True:
+            try:
+                verdicts = await self._live.apply(bucket, updates)
+            except DependencyUnavailableError:
+                self._set_degraded(True)
+                await asyncio.sleep(_BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS) - 1)])
+                attempt += 1
+            else:
+                self._set_degraded(False)
+                return verdicts
+
+    def _set_degraded(self, degraded: bool) -> None:
+        if degraded != self.degraded:
+            self.degraded = degraded
+            _log.warning("live_state_degraded", degraded=degraded, pending=self._pending)
+            self._on_degraded(degraded)

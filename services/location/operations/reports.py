@@ -1,0 +1,114 @@
+"""Takes positions in one call, presence, and answers where a vehicle is.
+
+The unary twins of the streams.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.location.domain import Fix, PositionGate, Refusal
+from services.location.errors import VehicleNotLiveError
+from services.location.operations.batcher import UpdateBatcher
+from services.location.ports import (
+    ACCEPTED,
+    DUPLICATE,
+    OLD,
+    POSITION,
+    REPLACED,
+    TRIP_OVER,
+    DriverState,
+    LiveStore,
+    Update,
+)
+from services.shared.errors import DependencyUnavailableError, OverloadedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedPosition:
+    """Is one position of a batch."""
+
+    fix: Fix
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOutcome:
+    """Says what became of a batch: how many became live, and why the others did not, by index."""
+
+    accepted_count: int
+    refusals: dict[int, Refusal]
+
+
+class _Batch:
+    """Collects the verdicts of one batch."""
+
+    def __init__(self, count: int) -> None:
+        self.verdicts: dict[int, str] = {}
+        self._count = count
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def decided(self, update: Update, verdict: str) -> None:
+        self.verdicts[update.seq] = verdict
+        if len(self.verdicts) == self._count and not self.done.done():
+            self.done.set_result(None)
+
+
+class Reports:
+    """Takes what drivers report in single calls."""
+
+    def __init__(self, *, live: LiveStore, batcher: UpdateBatcher) -> None:
+        """Write by `batcher`, read from `live`."""
+        self._live = live
+        self._batcher = batcher
+
+    async def report(
+        self,
+        positions: Sequence[ReportedPosition],
+        *,
+        driver_id: str,
+        trip_id: str,
+        gate: PositionGate,
+        now_milliseconds: int,
+    ) -> ReportOutcome:
+        """Make those positions live that the rules let pass, in the order of capture."""
+        refusals: dict[int, Refusal] = {}
+        updates: list[Update] = []
+        order = sorted(range(len(positions)), key=lambda i: positions[i].fix.capture_milliseconds)
+        for index in order:
+            position = positions[index]
+            refusal = gate.judge(position.fix, now_milliseconds)
+            if refusal is not None:
+                refusals[index] = refusal
+                continue
+            capture = position.fix.capture_milliseconds
+            # No session: the batch fences nobody off; capture time alone decides.
+            updates.append(
+                Update(driver_id, "", index, capture, POSITION, trip_id, "", position.payload)
+            )
+        for index, verdict in (await self._write(updates)).items():
+            if verdict == OLD:
+                refusals[index] = Refusal.TOO_OLD
+            elif verdict in {TRIP_OVER, REPLACED}:
+                refusals[index] = Refusal.TRIP_NOT_TRACKED
+            elif verdict not in {ACCEPTED, DUPLICATE}:
+                raise DependencyUnavailableError("valkey", retry_after_seconds=0.2)
+        return ReportOutcome(accepted_count=len(positions) - len(refusals), refusals=refusals)
+
+    async def _write(self, updates: Sequence[Update]) -> dict[int, str]:
+        if not updates:
+            return {}
+        if not self._batcher.has_room:
+            raise OverloadedError("too many positions wait to be written", retry_after_seconds=1.0)
+        batch = _Batch(len(updates))
+        for update in updates:
+            self._batcher.add(update, batch)
+        await batch.done
+        return batch.verdicts
+
+    async def vehicle_position(self, tenant_id: str, vehicle_id: str) -> DriverState:
+        """Return where a vehicle of the tenant is. Raises VehicleNotLiveError if nobody knows."""
+        state = await self._live.vehicle_state(tenant_id, vehicle_id)
+        if state is None or not state.position_payload:
+            raise VehicleNotLiveError(vehicle_id)
+        return state

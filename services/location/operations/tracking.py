@@ -1,0 +1,120 @@
+"""Begins and stops the tracking of trips, and says who may drive and follow them."""
+
+import structlog
+
+from services.location.domain import TrackedTrip, may_follow
+from services.location.errors import (
+    NotAFollowerError,
+    NotTheTripDriverError,
+    TooManyFollowedTripsError,
+    TripNotTrackedError,
+    VehicleNotOfTripError,
+)
+from services.location.ports import LiveStore, TripStore
+from services.shared.errors import DependencyUnavailableError
+
+_log = structlog.get_logger()
+
+
+class Tracking:
+    """Knows the tracked trips.
+
+    Valkey answers first, PostgreSQL when Valkey does not know or is away.
+    """
+
+    def __init__(self, *, live: LiveStore, trips: TripStore, followed_trips_max: int) -> None:
+        """Take the two stores, and how many trips a passenger may follow at once."""
+        self._live = live
+        self._trips = trips
+        self._followed_trips_max = followed_trips_max
+
+    async def start(self, trip: TrackedTrip, *, request_id: str, body_hash: bytes) -> TrackedTrip:
+        """Begin to track `trip`, or change who drives and follows it."""
+        kept = await self._trips.start(trip, request_id=request_id, body_hash=body_hash)
+        await self._tell_live(kept)
+        return kept
+
+    async def stop(
+        self, trip_id: str, *, tenant_id: str, request_id: str, body_hash: bytes
+    ) -> TrackedTrip:
+        """Stop tracking a trip; its followers' streams end.
+
+        Raises NotAFollowerError if there is none.
+        """
+        trip = await self._trips.stop(
+            trip_id, tenant_id=tenant_id, request_id=request_id, body_hash=body_hash
+        )
+        if trip is None:
+            raise NotAFollowerError(trip_id)
+        # Not swallowed: without it the followers would wait forever; the caller repeats the
+        # request.
+        await self._live.untrack(trip)
+        return trip
+
+    async def authorize_driver(
+        self, trip_id: str, *, tenant_id: str, driver_id: str, vehicle_id: str
+    ) -> TrackedTrip:
+        """Return the trip that the driver may publish for, or raise why not."""
+        trip = await self._find(trip_id, tenant_id)
+        if trip is None or trip.driver_id != driver_id:
+            raise NotTheTripDriverError(trip_id)
+        if trip.stopped:
+            raise TripNotTrackedError(trip_id)
+        if trip.vehicle_id != vehicle_id:
+            raise VehicleNotOfTripError(vehicle_id, trip_id)
+        return trip
+
+    async def authorize_follower(
+        self, trip_id: str, *, tenant_id: str, user_id: str, role: str
+    ) -> TrackedTrip:
+        """Return the trip that the person may follow, stopped or not, or raise why not."""
+        trip = await self._find(trip_id, tenant_id)
+        if trip is None:
+            raise NotAFollowerError(trip_id)
+        allowed = may_follow(trip, tenant_id=tenant_id, user_id=user_id, role=role)
+        if not allowed and not await self._is_follower(trip_id, tenant_id, user_id):
+            raise NotAFollowerError(trip_id)
+        return trip
+
+    async def count_followed(self, user_id: str, trip_id: str) -> None:
+        """Count a followed trip for a minute.
+
+        Raises TooManyFollowedTripsError; passes while Valkey is away.
+        """
+        try:
+            within = await self._live.follow(user_id, trip_id, trips_max=self._followed_trips_max)
+        except DependencyUnavailableError:
+            return
+        if not within:
+            raise TooManyFollowedTripsError(self._followed_trips_max)
+
+    async def _is_follower(self, trip_id: str, tenant_id: str, user_id: str) -> bool:
+        try:
+            return await self._live.is_follower(trip_id, user_id)
+        except DependencyUnavailableError:
+            trip = await self._trips.get(trip_id, tenant_id=tenant_id)
+            return trip is not None and (
+                user_id in trip.follower_ids or user_id in trip.conductor_ids
+            )
+
+    async def _find(self, trip_id: str, tenant_id: str) -> TrackedTrip | None:
+        """Return the tenant's trip; one that Valkey lost is told to it again."""
+        live_knows = True
+        try:
+            trip = await self._live.tracked_trip(trip_id)
+        except DependencyUnavailableError:
+            trip, live_knows = None, False
+        if trip is None:
+            trip = await self._trips.get(trip_id, tenant_id=tenant_id)
+            if trip is not None and live_knows:
+                await self._tell_live(trip)
+        if trip is None or trip.tenant_id != tenant_id:
+            return None
+        return trip
+
+    async def _tell_live(self, trip: TrackedTrip) -> None:
+        try:
+            await self._live.track(trip)
+        except DependencyUnavailableError:
+            # PostgreSQL has it; whoever asks next tells Valkey again.
+            _log.warning("track_degraded", trip_id=trip.trip_id)

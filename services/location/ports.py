@@ -1,0 +1,197 @@
+"""Holds what operations need from outside: live state, durable trips."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.location.domain import TrackedTrip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionGrant:
+    """Is what the store knows of a driver whose session begins."""
+
+    session: str
+    seq: int
+    capture_milliseconds: int
+    live_payload: bytes
+    trip_status: str
+
+
+@dataclass(slots=True)
+class Update:
+    """Is one message of a driver on its way to the store.
+
+    `payload` is a TripUpdate without its token.
+    """
+
+    driver_id: str
+    session: str
+    seq: int
+    capture_milliseconds: int
+    kind: str
+    trip_id: str
+    status: str
+    payload: bytes
+
+
+POSITION, STATUS, BOARDING = "p", "s", "b"
+"""Are the kinds of updates."""
+
+TRIP_ENDED, TRIP_MOVED = "x", "r"
+"""Are the kinds of ticks that the store writes by itself."""
+
+ACCEPTED, DUPLICATE, OLD, SUPERSEDED, MISSING, TRIP_OVER, REPLACED = (
+    "A",
+    "D",
+    "O",
+    "S",
+    "M",
+    "N",
+    "R",
+)
+"""Are the verdicts of the store, one letter each; `functions.lua` says what they mean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TripState:
+    """Is the live state of a trip: what a new follower is told. Payloads are TripUpdate bytes."""
+
+    epoch: str
+    version: int
+    status: str
+    boarding_payload: bytes
+    tracked: bool
+    position_payload: bytes
+    events: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverState:
+    """Is the newest that is known of a driver."""
+
+    vehicle_id: str
+    trip_id: str
+    tenant_id: str
+    capture_milliseconds: int
+    received_milliseconds: int
+    position_payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Is what one tick of some server wrote for followers.
+
+    Alternating names (kind and trip id) and payloads.
+    """
+
+    stream_id: bytes
+    fields: Sequence[bytes]
+
+
+class LiveStore(Protocol):
+    """Keeps what is hot. Every method raises DependencyUnavailableError when it is away."""
+
+    def bucket_of(self, driver_id: str) -> int:
+        """Return the bucket in which everything of a driver, and of the driver's trip, is kept."""
+        ...
+
+    async def open_session(
+        self,
+        *,
+        driver_id: str,
+        tenant_id: str,
+        vehicle_id: str,
+        trip_id: str,
+        resume_seq: int | None,
+    ) -> SessionGrant:
+        """Begin a session that fences off older ones of the same driver."""
+        ...
+
+    async def join_session(
+        self, *, driver_id: str, tenant_id: str, vehicle_id: str, trip_id: str
+    ) -> SessionGrant:
+        """Return what is known of a driver who reports without a stream; fences nobody off."""
+        ...
+
+    async def apply(self, bucket: int, updates: Sequence[Update]) -> str:
+        """Decide and write `updates` in one atomic step; return a verdict for each."""
+        ...
+
+    async def track(self, trip: TrackedTrip) -> None:
+        """Make the trip known."""
+        ...
+
+    async def untrack(self, trip: TrackedTrip) -> None:
+        """Mark the trip as over and end its followers' streams."""
+        ...
+
+    async def tracked_trip(self, trip_id: str) -> TrackedTrip | None:
+        """Return the trip, without its stops and followers, or None when it is not known here."""
+        ...
+
+    async def is_follower(self, trip_id: str, user_id: str) -> bool:
+        """Say whether the user is among the trip's followers or conductors."""
+        ...
+
+    async def snapshot(self, trip: TrackedTrip, *, with_events: bool) -> TripState:
+        """Return the live state of the trip, read in one atomic step."""
+        ...
+
+    async def vehicle_state(self, tenant_id: str, vehicle_id: str) -> DriverState | None:
+        """Return the newest that is known of a vehicle's driver, or None."""
+        ...
+
+    async def set_presence(
+        self, *, driver_id: str, tenant_id: str, vehicle_id: str, online: bool
+    ) -> None:
+        """Set whether the driver is online."""
+        ...
+
+    async def follow(self, user_id: str, trip_id: str, *, trips_max: int) -> bool:
+        """Count one more followed trip of a user; say False when it is one too many.
+
+        Lasts 60 seconds.
+        """
+        ...
+
+    async def replay_answer(self, request_id: str, body_hash: bytes) -> bytes | None:
+        """Return the answer that a request got before, or None. Raises RequestIdReusedError."""
+        ...
+
+    async def keep_answer(self, request_id: str, body_hash: bytes, answer: bytes) -> None:
+        """Keep the answer of a request for a day."""
+        ...
+
+    async def last_tick_id(self, bucket: int) -> bytes:
+        """Return the id of the bucket's last tick."""
+        ...
+
+    async def read_ticks(self, bucket: int, after: bytes) -> Sequence[Tick]:
+        """Wait a while for ticks after `after` and return them; empty when there were none."""
+        ...
+
+    async def first_tick_id(self, bucket: int) -> bytes:
+        """Return the id of the oldest tick that is kept."""
+        ...
+
+
+class TripStore(Protocol):
+    """Keeps trips for good. Every method raises DependencyUnavailableError when it is away."""
+
+    async def start(self, trip: TrackedTrip, *, request_id: str, body_hash: bytes) -> TrackedTrip:
+        """Keep `trip`, or replace what is kept of it.
+
+        Raises RequestIdReusedError, TripNotTrackedError, TripOfAnotherTenantError.
+        """
+        ...
+
+    async def stop(
+        self, trip_id: str, *, tenant_id: str, request_id: str, body_hash: bytes
+    ) -> TrackedTrip | None:
+        """Mark the trip as stopped and return it, or None when the tenant has no such trip."""
+        ...
+
+    async def get(self, trip_id: str, *, tenant_id: str) -> TrackedTrip | None:
+        """Return the tenant's trip with its followers and stops, or None."""
+        ...

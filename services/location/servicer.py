@@ -1,0 +1,229 @@
+"""Serves LocationService's methods: from proto to operations and back. Decides nothing."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+from google.api import httpbody_pb2
+from google.protobuf import empty_pb2
+from google.protobuf.message import Message
+
+from services.location import convert
+from services.location.driver_stream import DriverStreams, gate_for
+from services.location.follow_stream import FollowStreams
+from services.location.operations.reports import ReportedPosition, Reports
+from services.location.operations.tracking import Tracking
+from services.location.ports import LiveStore
+from services.location.settings import LocationSettings
+from services.shared.clock import Clock
+from services.shared.errors import NotImplementedYetError
+from services.shared.rpc.caller import current_caller
+from wayfare.location.v1 import (
+    fleet_pb2,
+    geofence_pb2,
+    location_service_pb2,
+    location_service_pb2_grpc,
+    position_pb2,
+    trip_pb2,
+)
+
+_pb = location_service_pb2
+
+
+class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
+    """Is LocationService on the wire."""
+
+    def __init__(
+        self,
+        *,
+        settings: LocationSettings,
+        clock: Clock,
+        live: LiveStore,
+        tracking: Tracking,
+        reports: Reports,
+        driver_streams: DriverStreams,
+        follow_streams: FollowStreams,
+    ) -> None:
+        """Serve by the given operations."""
+        self._settings = settings
+        self._clock = clock
+        self._live = live
+        self._tracking = tracking
+        self._reports = reports
+        self._driver_streams = driver_streams
+        self._follow_streams = follow_streams
+
+    async def StreamDriver(self, request_iterator: AsyncIterator[Any], context: Any) -> None:  # type: ignore[override]  # written, not yielded
+        """Stream a driver's positions in; both sides are bytes here, see driver_stream.py."""
+        await self._driver_streams.serve(request_iterator, context)
+
+    async def FollowTrip(self, request: _pb.FollowTripRequest, context: Any) -> None:  # type: ignore[override]  # written, not yielded
+        """Stream a trip's updates out as bytes, see follow_stream.py."""
+        await self._follow_streams.serve(request, context)
+
+    async def ReportPositions(
+        self, request: _pb.ReportPositionsRequest, _context: Any
+    ) -> _pb.ReportPositionsResponse:
+        """Take up to 500 positions at once."""
+        caller = current_caller()
+        body_hash = _hash_of(request)
+        request_key = f"{caller.user_id}:{request.request_id}" if request.request_id else ""
+        if request_key:
+            answer = await self._live.replay_answer(request_key, body_hash)
+            if answer is not None:
+                return _pb.ReportPositionsResponse.FromString(answer)
+        if request.trip_id:
+            await self._tracking.authorize_driver(
+                request.trip_id,
+                tenant_id=caller.tenant_id,
+                driver_id=caller.user_id,
+                vehicle_id=request.vehicle_id,
+            )
+        known = await self._live.join_session(
+            driver_id=caller.user_id,
+            tenant_id=caller.tenant_id,
+            vehicle_id=request.vehicle_id,
+            trip_id=request.trip_id,
+        )
+        outcome = await self._reports.report(
+            [
+                ReportedPosition(fix=convert.fix_of(p), payload=convert.position_payload(p))
+                for p in request.positions
+            ],
+            driver_id=caller.user_id,
+            trip_id=request.trip_id,
+            gate=gate_for(self._settings, known.capture_milliseconds, known.live_payload),
+            now_milliseconds=int(self._clock.now().timestamp() * 1000),
+        )
+        response = _pb.ReportPositionsResponse(accepted_count=outcome.accepted_count)
+        for index, refusal in sorted(outcome.refusals.items()):
+            response.rejected.add(index=index, reason=refusal.value)
+        interval = timedelta(seconds=self._settings.location_interval_seconds)
+        response.min_interval.FromTimedelta(interval)
+        if request_key:
+            await self._live.keep_answer(request_key, body_hash, response.SerializeToString())
+        return response
+
+    async def GetVehiclePosition(
+        self, request: _pb.GetVehiclePositionRequest, _context: Any
+    ) -> position_pb2.VehiclePosition:
+        """Get the newest position of a vehicle."""
+        caller = current_caller()
+        state = await self._reports.vehicle_position(caller.tenant_id, request.vehicle_id)
+        received = datetime.fromtimestamp(state.received_milliseconds / 1000, UTC)
+        return position_pb2.VehiclePosition(
+            vehicle_id=state.vehicle_id,
+            trip_id=state.trip_id,
+            position=convert.position_of_payload(state.position_payload),
+            receive_time=convert.timestamp_of(received),
+        )
+
+    async def SetPresence(self, request: _pb.SetPresenceRequest, _context: Any) -> _pb.Presence:
+        """Say that the driver is online or offline."""
+        caller = current_caller()
+        body_hash = _hash_of(request)
+        request_key = f"{caller.user_id}:{request.request_id}" if request.request_id else ""
+        if request_key:
+            answer = await self._live.replay_answer(request_key, body_hash)
+            if answer is not None:
+                return _pb.Presence.FromString(answer)
+        await self._live.set_presence(
+            driver_id=caller.user_id,
+            tenant_id=caller.tenant_id,
+            vehicle_id=request.vehicle_id,
+            online=request.online,
+        )
+        presence = _pb.Presence(online=request.online)
+        if request.online:
+            lasts = timedelta(seconds=self._settings.location_live_seconds)
+            presence.expire_time.FromDatetime(self._clock.now() + lasts)
+        if request_key:
+            await self._live.keep_answer(request_key, body_hash, presence.SerializeToString())
+        return presence
+
+    async def StartTracking(
+        self, request: _pb.StartTrackingRequest, _context: Any
+    ) -> trip_pb2.TrackedTrip:
+        """Begin to track a trip, or change who drives and follows it."""
+        trip = await self._tracking.start(
+            convert.trip_from_proto(request.trip),
+            request_id=request.request_id,
+            body_hash=_hash_of(request),
+        )
+        return convert.trip_to_proto(trip)
+
+    async def StopTracking(
+        self, request: _pb.StopTrackingRequest, _context: Any
+    ) -> trip_pb2.TrackedTrip:
+        """Stop tracking a trip."""
+        trip = await self._tracking.stop(
+            request.trip_id,
+            tenant_id=request.tenant_id,
+            request_id=request.request_id,
+            body_hash=_hash_of(request),
+        )
+        return convert.trip_to_proto(trip)
+
+    def FollowFleet(self, _request: Any, _context: Any) -> AsyncIterator[fleet_pb2.FleetFrame]:
+        """Is not served yet."""
+        _not_yet("FollowFleet")
+
+    def FollowNearby(self, _request: Any, _context: Any) -> AsyncIterator[fleet_pb2.NearbyFrame]:
+        """Is not served yet."""
+        _not_yet("FollowNearby")
+
+    def FollowAlerts(self, _request: Any, _context: Any) -> AsyncIterator[fleet_pb2.AlertUpdate]:
+        """Is not served yet."""
+        _not_yet("FollowAlerts")
+
+    async def ListNearbyDrivers(
+        self, _request: Any, _context: Any
+    ) -> _pb.ListNearbyDriversResponse:
+        """Is not served yet."""
+        _not_yet("ListNearbyDrivers")
+
+    async def GetTripTrack(self, _request: Any, _context: Any) -> _pb.TripTrack:
+        """Is not served yet."""
+        _not_yet("GetTripTrack")
+
+    async def ListPositionHistory(
+        self, _request: Any, _context: Any
+    ) -> _pb.ListPositionHistoryResponse:
+        """Is not served yet."""
+        _not_yet("ListPositionHistory")
+
+    async def CreateGeofence(self, _request: Any, _context: Any) -> geofence_pb2.Geofence:
+        """Is not served yet."""
+        _not_yet("CreateGeofence")
+
+    async def ListGeofences(self, _request: Any, _context: Any) -> _pb.ListGeofencesResponse:
+        """Is not served yet."""
+        _not_yet("ListGeofences")
+
+    async def DeleteGeofence(self, _request: Any, _context: Any) -> empty_pb2.Empty:
+        """Is not served yet."""
+        _not_yet("DeleteGeofence")
+
+    async def GetVehiclePositionsFeed(self, _request: Any, _context: Any) -> httpbody_pb2.HttpBody:
+        """Is not served yet."""
+        _not_yet("GetVehiclePositionsFeed")
+
+    async def GetTripUpdatesFeed(self, _request: Any, _context: Any) -> httpbody_pb2.HttpBody:
+        """Is not served yet."""
+        _not_yet("GetTripUpdatesFeed")
+
+    async def GetAlertsFeed(self, _request: Any, _context: Any) -> httpbody_pb2.HttpBody:
+        """Is not served yet."""
+        _not_yet("GetAlertsFeed")
+
+
+def _not_yet(method: str) -> NoReturn:
+    raise NotImplementedYetError(
+        f"{method} is part of the contract and not served by this version yet",
+        metadata={"method": method},
+    )
+
+
+def _hash_of(request: Message) -> bytes:
+    return hashlib.sha256(convert.body_hash_bytes(request)).digest()

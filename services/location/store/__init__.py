@@ -1,0 +1,1 @@
+"""Holds what LocationService keeps: live state in Valkey, trips in PostgreSQL."""

@@ -1,0 +1,44 @@
+"""Names every key of LocationService in Valkey.
+
+One function per family, with its shape and lifetime.
+
+The part in braces decides the slot on a cluster. Keys inside a bucket are made in functions.lua,
+where their shapes are listed.
+"""
+
+from zlib import crc32
+
+
+def bucket_of(driver_id: str, bucket_count: int) -> int:
+    """Return the bucket of a driver: stable, the same in every process."""
+    return crc32(driver_id.encode()) % bucket_count
+
+
+def updates_key(bucket: int) -> str:
+    """Name the stream of a bucket's ticks, KEYS[1] of the bucket's functions; capped by length."""
+    return f"loc:{{{bucket}}}:updates"
+
+
+def trip_key(trip_id: str) -> str:
+    """Name the hash of a tracked trip: tenant, driver, vehicle, expected, stopped; 48 hours."""
+    return f"loc:{{t:{trip_id}}}:trip"
+
+
+def followers_key(trip_id: str) -> str:
+    """Name the set of user ids who may follow a trip; 48 hours, in the slot of its trip."""
+    return f"loc:{{t:{trip_id}}}:followers"
+
+
+def vehicle_key(tenant_id: str, vehicle_id: str) -> str:
+    """Name the string that tells a vehicle's driver; 24 hours."""
+    return f"loc:{{v:{tenant_id}:{vehicle_id}}}:driver"
+
+
+def follows_key(user_id: str) -> str:
+    """Name the sorted set of trips that a user follows, by when that lapses; a minute."""
+    return f"loc:{{u:{user_id}}}:follows"
+
+
+def request_key(request_id: str) -> str:
+    """Name the string of a request's answer, after 32 bytes of the hash of its body; 24 hours."""
+    return f"loc:{{r:{request_id}}}:request"

@@ -1,0 +1,339 @@
+"""Keeps live state in Valkey, by the functions of functions.lua. Implements ports.LiveStore."""
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from services.location.domain import TrackedTrip
+from services.location.ports import DriverState, SessionGrant, Tick, TripState, Update
+from services.location.store import keys
+from services.shared.clock import Clock
+from services.shared.errors import DependencyUnavailableError, RequestIdReusedError
+from services.shared.valkey import VALKEY_AWAY, Valkey
+
+FUNCTIONS = (Path(__file__).parent / "functions.lua").read_text()
+_TRIP_SECONDS = 48 * 3600
+_DAY_SECONDS = 24 * 3600
+_FOLLOW_SECONDS = 60
+_TICKS_READ_MOST = 200
+READ_BLOCK_MILLISECONDS = 1_000
+
+
+@asynccontextmanager
+async def _valkey_answers() -> AsyncIterator[None]:
+    try:
+        yield
+    except VALKEY_AWAY as error:
+        raise DependencyUnavailableError("valkey") from error
+
+
+class ValkeyLiveStore:
+    """Keeps live state in one Valkey server or a cluster of them."""
+
+    def __init__(
+        self,
+        client: Valkey,
+        *,
+        reader: Valkey,
+        bucket_count: int,
+        live_seconds: int,
+        updates_kept: int,
+        clock: Clock,
+    ) -> None:
+        """Write by `client`; wait for ticks by `reader`, whose time limit is longer than a wait."""
+        self._client = client
+        self._reader = reader
+        self._reader.set_response_callback("XREAD", _as_it_came)
+        self._bucket_count = bucket_count
+        self._live_milliseconds = live_seconds * 1000
+        self._updates_kept = updates_kept
+        self._clock = clock
+        self._loaded = False
+
+    async def ping(self) -> None:
+        """Ask for an answer.
+
+        The first one loads the functions, replacing those of older versions.
+        """
+        async with _valkey_answers():
+            if not self._loaded:
+                await self._client.function_load(FUNCTIONS, replace=True)
+                self._loaded = True
+            await self._client.ping()
+
+    def bucket_of(self, driver_id: str) -> int:
+        """Return the driver's bucket."""
+        return keys.bucket_of(driver_id, self._bucket_count)
+
+    async def open_session(
+        self,
+        *,
+        driver_id: str,
+        tenant_id: str,
+        vehicle_id: str,
+        trip_id: str,
+        resume_seq: int | None,
+    ) -> SessionGrant:
+        """Begin a session that fences off older ones of the same driver."""
+        resume = "" if resume_seq is None else str(resume_seq)
+        answer = await self._call(
+            "loc_open_session",
+            self.bucket_of(driver_id),
+            (self._now(), driver_id, vehicle_id, trip_id, tenant_id, resume, _new_epoch()),
+        )
+        await self._point_vehicle(tenant_id, vehicle_id, driver_id)
+        return _grant_of(answer)
+
+    async def join_session(
+        self, *, driver_id: str, tenant_id: str, vehicle_id: str, trip_id: str
+    ) -> SessionGrant:
+        """Return what is known of a driver who reports without a stream; fences nobody off."""
+        answer = await self._call(
+            "loc_join_session",
+            self.bucket_of(driver_id),
+            (self._now(), driver_id, vehicle_id, trip_id, tenant_id, _new_epoch()),
+        )
+        await self._point_vehicle(tenant_id, vehicle_id, driver_id)
+        return _grant_of(answer)
+
+    async def apply(self, bucket: int, updates: Sequence[Update]) -> str:
+        """Decide and write `updates` in one atomic step; return a verdict for each."""
+        arguments: list[str | int | bytes] = [
+            self._now(),
+            self._live_milliseconds,
+            self._updates_kept,
+        ]
+        for update in updates:
+            arguments += (
+                update.driver_id,
+                update.session,
+                update.seq,
+                update.capture_milliseconds,
+                update.kind,
+                update.trip_id,
+                update.status,
+                update.payload,
+            )
+        verdicts: bytes = await self._call("loc_apply", bucket, arguments)
+        return verdicts.decode()
+
+    async def track(self, trip: TrackedTrip) -> None:
+        """Make the trip known: its live state, who drives it, who may follow it."""
+        before = await self.tracked_trip(trip.trip_id)
+        bucket = self.bucket_of(trip.driver_id)
+        await self._call("loc_track", bucket, (trip.trip_id, _new_epoch(), trip.driver_id))
+        if before is not None and self.bucket_of(before.driver_id) != bucket:
+            await self._call("loc_move_away", self.bucket_of(before.driver_id), (trip.trip_id,))
+        async with _valkey_answers():
+            pipeline = self._client.pipeline(transaction=False)
+            key, followers = keys.trip_key(trip.trip_id), keys.followers_key(trip.trip_id)
+            pipeline.delete(followers)
+            members = trip.follower_ids | trip.conductor_ids
+            if members:
+                pipeline.sadd(followers, *members)
+                pipeline.expire(followers, _TRIP_SECONDS)
+            record = {
+                "tenant": trip.tenant_id,
+                "driver": trip.driver_id,
+                "vehicle": trip.vehicle_id,
+                "expected": trip.expected_count,
+                "stopped": int(trip.stop_time.timestamp()) if trip.stop_time else 0,
+            }
+            # The record last: who finds it finds the followers too.
+            pipeline.hset(key, mapping=record)
+            pipeline.expire(key, _TRIP_SECONDS)
+            await pipeline.execute()
+
+    async def untrack(self, trip: TrackedTrip) -> None:
+        """Mark the trip as over and end its followers' streams."""
+        await self.track(trip)
+        await self._call("loc_untrack", self.bucket_of(trip.driver_id), (trip.trip_id,))
+
+    async def tracked_trip(self, trip_id: str) -> TrackedTrip | None:
+        """Return the trip, without its stops and followers, or None when it is not known here."""
+        async with _valkey_answers():
+            record = await self._client.hmget(
+                keys.trip_key(trip_id), ["tenant", "driver", "vehicle", "expected", "stopped"]
+            )
+        if record[0] is None:
+            return None
+        tenant_id, driver_id, vehicle_id, expected, stopped = (value.decode() for value in record)
+        return TrackedTrip(
+            trip_id=trip_id,
+            tenant_id=tenant_id,
+            driver_id=driver_id,
+            vehicle_id=vehicle_id,
+            expected_count=int(expected),
+            stop_time=datetime.fromtimestamp(int(stopped), UTC) if int(stopped) else None,
+        )
+
+    async def is_follower(self, trip_id: str, user_id: str) -> bool:
+        """Say whether the user is among the trip's followers or conductors."""
+        async with _valkey_answers():
+            return bool(await self._client.sismember(keys.followers_key(trip_id), user_id))
+
+    async def snapshot(self, trip: TrackedTrip, *, with_events: bool) -> TripState:
+        """Return the live state of the trip, read in one atomic step."""
+        state = await self._call(
+            "loc_snapshot",
+            self.bucket_of(trip.driver_id),
+            (trip.trip_id, trip.driver_id, "1" if with_events else "0"),
+        )
+        return TripState(
+            epoch=state[0].decode() or "00000000",
+            version=int(state[1] or 0),
+            status=state[2].decode(),
+            boarding_payload=state[4],
+            tracked=state[5] != b"0",
+            position_payload=state[6],
+            events=state[7],
+        )
+
+    async def vehicle_state(self, tenant_id: str, vehicle_id: str) -> DriverState | None:
+        """Return the newest that is known of a vehicle's driver, or None."""
+        async with _valkey_answers():
+            driver_id = await self._client.get(keys.vehicle_key(tenant_id, vehicle_id))
+        if driver_id is None:
+            return None
+        capture, received, vehicle, trip, tenant, live = await self._call(
+            "loc_driver_state", self.bucket_of(driver_id.decode()), (driver_id,)
+        )
+        if vehicle.decode() != vehicle_id or tenant.decode() != tenant_id:
+            return None
+        return DriverState(
+            vehicle_id=vehicle_id,
+            trip_id=trip.decode(),
+            tenant_id=tenant_id,
+            capture_milliseconds=int(capture or 0),
+            received_milliseconds=int(received or 0),
+            position_payload=live,
+        )
+
+    async def set_presence(
+        self, *, driver_id: str, tenant_id: str, vehicle_id: str, online: bool
+    ) -> None:
+        """Set whether the driver is online; offline forgets the live position too."""
+        await self._call(
+            "loc_set_presence",
+            self.bucket_of(driver_id),
+            (self._now(), driver_id, "1" if online else "0"),
+        )
+        if online:
+            await self._point_vehicle(tenant_id, vehicle_id, driver_id)
+
+    async def count_online(self) -> int:
+        """Return how many drivers were heard of within the lifetime of presence."""
+        oldest = self._now() - self._live_milliseconds
+        counts = [
+            await self._call("loc_count_online", bucket, (oldest,))
+            for bucket in range(self._bucket_count)
+        ]
+        return sum(counts)
+
+    async def follow(self, user_id: str, trip_id: str, *, trips_max: int) -> bool:
+        """Count one more followed trip of a user; say False when it is one too many.
+
+        Lasts 60 seconds.
+        """
+        now = self._now()
+        key = keys.follows_key(user_id)
+        until = now + _FOLLOW_SECONDS * 1000
+        return bool(await self._call_key("loc_follow", key, (trip_id, now, until, trips_max)))
+
+    async def replay_answer(self, request_id: str, body_hash: bytes) -> bytes | None:
+        """Return the answer that a request got before, or None. Raises RequestIdReusedError."""
+        async with _valkey_answers():
+            kept: bytes | None = await self._client.get(keys.request_key(request_id))
+        if kept is None:
+            return None
+        if kept[: len(body_hash)] != body_hash:
+            raise RequestIdReusedError(request_id)
+        return kept[len(body_hash) :]
+
+    async def keep_answer(self, request_id: str, body_hash: bytes, answer: bytes) -> None:
+        """Keep the answer of a request for a day."""
+        async with _valkey_answers():
+            await self._client.set(
+                keys.request_key(request_id), body_hash + answer, ex=_DAY_SECONDS, nx=True
+            )
+
+    async def last_tick_id(self, bucket: int) -> bytes:
+        """Return the id of the bucket's last tick, 0-0 when there was none."""
+        async with _valkey_answers():
+            newest = await self._client.xrevrange(keys.updates_key(bucket), count=1)
+        return newest[0][0] if newest else b"0-0"
+
+    async def first_tick_id(self, bucket: int) -> bytes:
+        """Return the id of the oldest tick that is kept, 0-0 when there is none."""
+        async with _valkey_answers():
+            oldest = await self._client.xrange(keys.updates_key(bucket), count=1)
+        return oldest[0][0] if oldest else b"0-0"
+
+    async def read_ticks(self, bucket: int, after: bytes) -> Sequence[Tick]:
+        """Wait at most a second for ticks after `after` and return them.
+
+        Empty when there were none.
+        """
+        async with _valkey_answers():
+            answer = await self._reader.xread(
+                {keys.updates_key(bucket): after},
+                count=_TICKS_READ_MOST,
+                block=READ_BLOCK_MILLISECONDS,
+            )
+        if not answer:
+            return ()
+        # A map with RESP3, pairs with RESP2; one stream either way.
+        entries = next(iter(answer.values())) if isinstance(answer, dict) else answer[0][1]
+        return [Tick(stream_id=entry[0], fields=entry[1]) for entry in entries]
+
+    async def _point_vehicle(self, tenant_id: str, vehicle_id: str, driver_id: str) -> None:
+        async with _valkey_answers():
+            await self._client.set(
+                keys.vehicle_key(tenant_id, vehicle_id), driver_id, ex=_DAY_SECONDS
+            )
+
+    async def _call(
+        self, function: str, bucket: int, arguments: Sequence[str | int | bytes]
+    ) -> Any:
+        return await self._call_key(function, keys.updates_key(bucket), arguments)
+
+    async def _call_key(
+        self, function: str, key: str, arguments: Sequence[str | int | bytes]
+    ) -> Any:
+        async with _valkey_answers():
+            try:
+                return await self._client.fcall(function, 1, key, *arguments)
+            except ResponseError as error:
+                if "function not found" not in str(error).lower():
+                    raise
+            # A server that came back empty, or is new to the cluster.
+            await self._client.function_load(FUNCTIONS, replace=True)
+            return await self._client.fcall(function, 1, key, *arguments)
+
+    def _now(self) -> int:
+        return int(self._clock.now().timestamp() * 1000)
+
+
+def _grant_of(answer: Sequence[bytes]) -> SessionGrant:
+    session, seq, capture, live, status = answer
+    return SessionGrant(
+        session=session.decode(),
+        seq=int(seq),
+        capture_milliseconds=int(capture),
+        live_payload=live,
+        trip_status=status.decode(),
+    )
+
+
+def _as_it_came(answer: Any, **_options: Any) -> Any:
+    # redis-py would make a dict of each entry and lose all but one update of a trip.
+    return answer
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(4)

@@ -1,0 +1,1 @@
+"""Holds what two services need and what knows no service."""

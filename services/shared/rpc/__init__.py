@@ -1,0 +1,1 @@
+"""Holds all RPC plumbing: servicers and operations know none of it."""

@@ -1,0 +1,130 @@
+"""Counts calls by the contract's limits in Valkey, with the `limits` library."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import structlog
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import MemoryStorage, Storage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from limits.storage import storage_from_string
+
+from services.shared.clock import Clock
+from services.shared.errors import DomainError, Kind
+from services.shared.rpc.caller import Caller, CallerKind
+from services.shared.rpc.policy import LimitSubject, MethodRule, RateLimitRule
+from services.shared.valkey import VALKEY_AWAY
+
+_log = structlog.get_logger()
+
+
+class RateLimitedError(DomainError):
+    """Says that the caller called too often, and when to come again."""
+
+    kind = Kind.EXHAUSTED
+    reason = "RATE_LIMITED"
+
+    def __init__(self, rule: RateLimitRule, *, retry_after_seconds: float) -> None:
+        """Say the limit and how long to wait."""
+        super().__init__(
+            f"at most {rule.max_requests} calls in {rule.window_seconds} s per {rule.subject.value}",
+            metadata={
+                "max_requests": str(rule.max_requests),
+                "window_seconds": str(rule.window_seconds),
+                "subject": rule.subject.value,
+            },
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class RateLimiter(Protocol):
+    """Counts calls."""
+
+    async def check(self, caller: Caller, rule: MethodRule) -> None:
+        """Count the call. Raises RateLimitedError if it is one too many."""
+        ...
+
+
+class ValkeyRateLimiter:
+    """Counts calls in Valkey, for all processes together.
+
+    While Valkey is away, in each process alone.
+
+    Windows slide: the count of the last window is weighed by how much of it is still within reach.
+    """
+
+    def __init__(self, valkey_url: str, *, cluster: bool, clock: Clock) -> None:
+        """Count in the Valkey at `valkey_url`."""
+        self._clock = clock
+        storage = storage_from_string(
+            _limits_url(valkey_url, cluster=cluster), implementation="redispy"
+        )
+        if not isinstance(storage, Storage):
+            raise TypeError(f"{type(storage).__name__} is not an asynchronous storage")
+        self._storage = storage
+        self._shared = SlidingWindowCounterRateLimiter(storage)
+        self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    async def check(self, caller: Caller, rule: MethodRule) -> None:
+        """Count the call against every limit of its method. Raises RateLimitedError."""
+        if caller.kind is CallerKind.SERVICE:
+            return
+        for limit, key in _limits_for(caller, rule):
+            try:
+                await self._hit(self._shared, limit, key)
+            except VALKEY_AWAY as error:
+                _log.warning("rate_limit_degraded", error=type(error).__name__)
+                await self._hit(self._local, limit, key)
+
+    async def close(self) -> None:
+        """Close the connections to Valkey."""
+        # The library opens the client and offers no way to close it.
+        client: Any = self._storage.bridge.storage  # type: ignore[attr-defined]  # RedisStorage has it
+        await client.aclose()
+
+    async def _hit(
+        self, limiter: SlidingWindowCounterRateLimiter, limit: RateLimitRule, key: Sequence[str]
+    ) -> None:
+        item = RateLimitItemPerSecond(limit.max_requests, limit.window_seconds, namespace="rate")
+        if await limiter.hit(item, *key):
+            return
+        stats = await limiter.get_window_stats(item, *key)
+        wait_seconds = stats.reset_time - self._clock.now().timestamp()
+        raise RateLimitedError(
+            limit, retry_after_seconds=min(max(wait_seconds, 0.1), limit.window_seconds)
+        )
+
+
+def _limits_for(
+    caller: Caller, rule: MethodRule
+) -> list[tuple[RateLimitRule, tuple[str, str, str]]]:
+    counted: list[tuple[RateLimitRule, tuple[str, str, str]]] = []
+    for limit in rule.rate_limits:
+        subject = _subject_of(caller, limit.subject)
+        if subject:
+            # The braces keep the keys of one subject in one slot of a cluster.
+            counted.append((limit, (rule.path, limit.subject.value, f"{{{subject}}}")))
+    if caller.kind is CallerKind.API_KEY:
+        own = RateLimitRule(
+            max_requests=caller.api_key_requests_per_minute,
+            window_seconds=60,
+            subject=LimitSubject.API_KEY,
+        )
+        counted.append((own, ("*", "API_KEY", f"{{{caller.api_key_id}}}")))
+    return counted
+
+
+def _subject_of(caller: Caller, subject: LimitSubject) -> str:
+    if subject is LimitSubject.IP:
+        return caller.ip_address or "unknown"
+    if subject is LimitSubject.API_KEY:
+        return caller.api_key_id
+    return caller.user_id or caller.api_key_id or caller.ip_address or "unknown"
+
+
+def _limits_url(valkey_url: str, *, cluster: bool) -> str:
+    if cluster:
+        return "async+redis+cluster://" + valkey_url.partition("://")[2].partition("/")[0]
+    if valkey_url.startswith("unix://"):
+        return "async+redis+unix://" + valkey_url.removeprefix("unix://")
+    return "async+" + valkey_url

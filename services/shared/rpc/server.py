@@ -1,0 +1,143 @@
+"""Builds and runs a gRPC server.
+
+Health, reflection, the interceptor, and a drain before the end.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf import descriptor as descriptors
+from google.protobuf import descriptor_pb2, descriptor_pool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from services.shared.clock import Clock
+from services.shared.health import Dependency, HealthEndpoint, HealthMonitor
+from services.shared.ids import IdSource
+from services.shared.rpc.authentication import Authenticator
+from services.shared.rpc.interceptor import PolicyInterceptor
+from services.shared.rpc.policy import MethodRule, load_rules
+from services.shared.rpc.rate_limits import RateLimiter
+from services.shared.settings import ServiceSettings
+from wayfare.policy.v1 import policy_pb2
+
+_log = structlog.get_logger()
+# gRPC itself refuses what is four times over our own limit; below that, we answer with a reason.
+_HARD_LIMIT_FACTOR = 4
+_OPTIONS: Sequence[tuple[str, int]] = (
+    # A server refuses streams beyond 1,000 not yet accepted ones by default: thousands of phones
+    # that
+    # reconnect at once would fail.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 200_000),
+    ("grpc.max_concurrent_streams", 100_000),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+_DRAIN_POLL_SECONDS = 0.05
+
+
+class RpcServer:
+    """Serves one service's methods on one address."""
+
+    def __init__(
+        self,
+        *,
+        service_name: str,
+        settings: ServiceSettings,
+        authenticator: Authenticator,
+        rate_limiter: RateLimiter,
+        clock: Clock,
+        ids: IdSource,
+        services: Sequence[descriptors.ServiceDescriptor],
+        dependencies: Sequence[Dependency],
+        raw_methods: Sequence[str] = (),
+    ) -> None:
+        """Prepare the server; every method of `services` must have a policy.
+
+        Streaming methods named in `raw_methods` write bytes that are encoded already, so that one
+        encoding serves many followers.
+        """
+        rules: dict[str, MethodRule] = {}
+        for service in services:
+            rules |= load_rules(service)
+        self._settings = settings
+        self._interceptor = PolicyInterceptor(
+            rules,
+            service_name=service_name,
+            authenticator=authenticator,
+            rate_limiter=rate_limiter,
+            clock=clock,
+            ids=ids,
+            message_bytes_max=settings.message_bytes_max,
+            streams_max=settings.streams_max,
+            raw_methods=frozenset(raw_methods),
+        )
+        hard_limit = settings.message_bytes_max * _HARD_LIMIT_FACTOR
+        self.server = grpc.aio.server(
+            interceptors=[self._interceptor],
+            options=[*_OPTIONS, ("grpc.max_receive_message_length", hard_limit)],
+        )
+        self._names = [service.full_name for service in services]
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        _serve_reflection(self.server)
+        self.monitor = HealthMonitor(dependencies, self._tell_health)
+        self._endpoint = HealthEndpoint(settings.metrics_listen, self.monitor)
+        self._drain_callbacks: list[Callable[[], Awaitable[None]]] = []
+
+    def on_drain(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Call `callback` when the server begins to drain, so that streams can be told."""
+        self._drain_callbacks.append(callback)
+
+    async def start(self) -> None:
+        """Listen. The caller runs `monitor.run()` in its task group."""
+        self._endpoint.start()
+        await self._tell_health(False)
+        self.server.add_insecure_port(self._settings.listen)
+        await self.server.start()
+        _log.info("listening", address=self._settings.listen, metrics_port=self._endpoint.port)
+
+    async def drain_and_stop(self) -> None:
+        """Take no new streams, tell the open ones, wait for them to leave, then stop."""
+        _log.info("draining", streams=self._interceptor.open_streams)
+        self.monitor.draining = True
+        self._interceptor.draining = True
+        await self._tell_health(False)
+        for callback in self._drain_callbacks:
+            await callback()
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._settings.drain_seconds
+        # A poll: streams end one by one in the interceptor, and this happens once in a process's life.
+        while self._interceptor.open_streams and loop.time() < give_up:  # noqa: ASYNC110
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        await self.server.stop(grace=1.0)
+        self._endpoint.stop()
+        _log.info("stopped", streams_cut=self._interceptor.open_streams)
+
+    async def _tell_health(self, ready: bool) -> None:
+        serving: Any = health_pb2.HealthCheckResponse.ServingStatus
+        status = serving.SERVING if ready else serving.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+
+def _serve_reflection(server: grpc.aio.Server) -> None:
+    """Let clients ask what every Wayfare service offers, at whichever process Envoy asks."""
+    contract = Path(policy_pb2.__file__).parents[3] / "descriptors.binpb"
+    files = descriptor_pb2.FileDescriptorSet.FromString(contract.read_bytes())
+    pool = descriptor_pool.DescriptorPool()
+    names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
+    for file in files.file:
+        pool.Add(file)
+        names += [f"{file.package}.{service.name}" for service in file.service]
+    for module in (health_pb2, reflection_pb2):
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    reflection.enable_server_reflection(names, server, pool)

@@ -1,0 +1,36 @@
+"""The environment that the stack gives to the processes of each service, and the demo tenant."""
+
+from services.stack.home import Home
+from services.stack.passwords import read_or_create_secret
+
+DEMO_TENANT_ID = "0198c000-0000-7000-8000-000000000001"
+DEMO_TENANT_NAME = "Demo Transit"
+DEMO_ADMIN_PHONE = "+441514960001"
+
+
+def admin_password(home: Home) -> str:
+    """Return the password of the demo tenant's administrator; made at random once per home."""
+    return read_or_create_secret(home.secrets / "admin-password")
+
+
+def service_environment(
+    service: str, *, database_dsn: str, valkey_url: str, mesh_address: str, home: Home
+) -> dict[str, str]:
+    """Return what every process of a service is told, besides its own name and addresses."""
+    environment = {
+        "WAYFARE_DATABASE_URL": database_dsn,
+        "WAYFARE_VALKEY_URL": valkey_url,
+        "WAYFARE_JWKS_FILE": str(home.jwks_file),
+        "WAYFARE_MESH_ADDRESS": mesh_address,
+        "WAYFARE_MESH_CERTIFICATE_DIR": str(home.certificates),
+        "WAYFARE_LOG_FORMAT": "json",
+    }
+    if service == "identity":
+        environment |= {
+            "WAYFARE_IDENTITY_SIGNING_KEY_DIR": str(home.signing_keys),
+            "WAYFARE_IDENTITY_BOOTSTRAP_TENANT_ID": DEMO_TENANT_ID,
+            "WAYFARE_IDENTITY_BOOTSTRAP_TENANT_NAME": DEMO_TENANT_NAME,
+            "WAYFARE_IDENTITY_BOOTSTRAP_ADMIN_PHONE": DEMO_ADMIN_PHONE,
+            "WAYFARE_IDENTITY_BOOTSTRAP_ADMIN_PASSWORD": admin_password(home),
+        }
+    return environment

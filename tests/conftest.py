@@ -1,0 +1,10 @@
+"""Loads the fixtures that every test may ask for; each starts its server only when a test asks.
+
+A file that others import from comes before them, so that pytest rewrites its asserts.
+"""
+
+pytest_plugins = [
+    "tests.support.stack_fixtures",
+    "tests.support.envoy_fixtures",
+    "tests.support.identity_fixtures",
+]
