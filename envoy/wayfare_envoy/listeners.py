@@ -55,6 +55,8 @@ def mesh_listener(topology: Topology, methods: Sequence[Method]) -> dict[str, An
     manager = {
         **_manager("mesh", topology),
         "use_remote_address": True,
+        # A call that another one causes keeps its id, so that logs of both are found together.
+        "preserve_external_request_id": True,
         "forward_client_cert_details": "SANITIZE_SET",
         "set_current_client_cert_details": {"uri": True},
         "route_config": {
@@ -111,6 +113,7 @@ def _manager(name: str, topology: Topology) -> dict[str, Any]:
         "server_name": "wayfare",
         "generate_request_id": True,
         "always_set_request_id_in_response": True,
+        "request_id_extension": {"typed_config": _request_ids()},
         "normalize_path": True,
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
@@ -133,6 +136,12 @@ def _manager(name: str, topology: Topology) -> dict[str, Any]:
         "local_reply_config": local_reply_config(),
         "access_log": [_access_log(name, topology)],
     }
+
+
+def _request_ids() -> dict[str, Any]:
+    # By default Envoy writes whether it traces a request into the request's id, and changes it.
+    config = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
+    return {"@type": f"{_TYPE}/{config}", "pack_trace_reason": False}
 
 
 def _edge_host(topology: Topology, methods: Iterable[Method]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import yaml
 
 from wayfare_envoy.clusters import service_cluster
 from wayfare_envoy.listeners import edge_listener, mesh_listener
+from wayfare_envoy.metrics import admin_cluster, metrics_listener
 from wayfare_envoy.policies import Method, read_methods
 from wayfare_envoy.topology import (
     Endpoint,
@@ -33,18 +34,18 @@ def render_bootstrap(topology: Topology) -> dict[str, Any]:
     """
     methods = read_methods(topology.descriptor_set)
     _require_endpoints(topology, methods)
+    listeners = [edge_listener(topology, methods), mesh_listener(topology, methods)]
+    clusters = [
+        service_cluster(name, endpoints, allow_instance_choice=topology.allow_instance_choice)
+        for name, endpoints in sorted(topology.services.items())
+    ]
+    if topology.metrics_address is not None:
+        listeners.append(metrics_listener(topology.metrics_address))
+        clusters.append(admin_cluster(topology.admin_address))
     return {
         "node": {"id": "wayfare-envoy", "cluster": "wayfare"},
         "admin": {"address": socket_address(topology.admin_address)},
-        "static_resources": {
-            "listeners": [edge_listener(topology, methods), mesh_listener(topology, methods)],
-            "clusters": [
-                service_cluster(
-                    name, endpoints, allow_instance_choice=topology.allow_instance_choice
-                )
-                for name, endpoints in sorted(topology.services.items())
-            ],
-        },
+        "static_resources": {"listeners": listeners, "clusters": clusters},
         "overload_manager": _overload_manager(topology),
     }
 
@@ -138,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="loopback host:port or unix:/path (it can stop Envoy); default %(default)s",
     )
+    add("--metrics", metavar="HOST:PORT", help="serve /metrics for Prometheus here; off by default")
     add("--jwks", type=Path, required=True, help="public keys that verify access tokens (JSON)")
     add("--certificates", type=Path, required=True, help="folder of ca.pem, envoy.pem, envoy.key")
     add("--descriptors", type=Path, default=Path("gen/descriptors.binpb"), help="%(default)s")
@@ -168,6 +170,7 @@ def _topology(options: argparse.Namespace) -> Topology:
         certificate_dir=options.certificates,
         jwks_file=options.jwks,
         descriptor_set=options.descriptors,
+        metrics_address=options.metrics,
         cors_origins=tuple(options.cors_origin),
         access_log=options.access_log,
         edge_tls=tls,

@@ -15,6 +15,8 @@ STREAM_IDLE_TIMEOUT = "60s"
 # The service ends the call at the policy's duration and says why; Envoy's own end is the net below
 # it.
 _SLACK_SECONDS = 1.0
+# What a slow phone may take to send a whole unary request.
+_UPLOAD_SECONDS = 30.0
 
 # gRPC and gRPC-Web; JSON has become gRPC where it is routed.
 _GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
@@ -79,11 +81,15 @@ def _proxy(method: Method) -> dict[str, Any]:
         action["idle_timeout"] = STREAM_IDLE_TIMEOUT
         action["max_stream_duration"] = {"grpc_timeout_header_max": "0s"}
     else:
-        timeout = duration(method.seconds_max + _SLACK_SECONDS)
+        seconds = method.seconds_max + _SLACK_SECONDS
+        timeout = duration(seconds)
         action["timeout"] = timeout
         action["idle_timeout"] = timeout
-        # A caller's own deadline is honoured when it is shorter.
-        action["max_stream_duration"] = {"grpc_timeout_header_max": timeout}
+        action["max_stream_duration"] = {
+            # A caller's own deadline is honoured when it is shorter.
+            "grpc_timeout_header_max": timeout,
+            "max_stream_duration": duration(seconds + _UPLOAD_SECONDS),
+        }
     return {
         "name": method.full_name,
         "match": {"path": method.path, "headers": [_GRPC]},

@@ -58,6 +58,7 @@ class Topology:
 
     `services` maps a service's name (`location` for `wayfare.location.v1`) to its processes.
     `admin_address` is `unix:/path` or a loopback `host:port`: the admin page can stop Envoy.
+    `metrics_address` is where Prometheus reads `/metrics`; None opens no such listener.
     `access_log` is a file; None writes to standard output.
     `trusted_proxies` counts the proxies in front of the edge whose x-forwarded-for is believed.
     `allow_instance_choice` lets a caller name a process with the header `x-wayfare-instance`, for
@@ -72,6 +73,7 @@ class Topology:
     jwks_file: Path
     descriptor_set: Path
     cors_origins: Sequence[str] = ()
+    metrics_address: str | None = None
     access_log: Path | None = None
     edge_tls: TlsFiles | None = None
     trusted_proxies: int = 0

@@ -129,7 +129,8 @@ def _driver_streams(
         on_degraded=lambda degraded: streams.tell_degraded(degraded),  # noqa: PLW0108 - not there yet
     )
     heartbeats: Ring[DriverSession] = Ring(
-        period_seconds=settings.location_heartbeat_seconds,
+        # Twice per heartbeat, so that no silence is longer than one.
+        period_seconds=settings.location_heartbeat_seconds / 2,
         visit=lambda session: streams.visit(session),  # noqa: PLW0108 - not there yet
         clock=clock,
     )
@@ -160,7 +161,8 @@ def _follow_streams(
         ends_trip=convert.ends_trip,
     )
     ring: Ring[Follower] = Ring(
-        period_seconds=settings.location_heartbeat_seconds,
+        # Twice per heartbeat, so that no silence is longer than one.
+        period_seconds=settings.location_heartbeat_seconds / 2,
         visit=lambda follower: streams.visit(follower),  # noqa: PLW0108 - not there yet
         clock=clock,
     )

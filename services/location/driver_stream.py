@@ -172,7 +172,7 @@ class DriverStreams:
                 now = self.clock.now()
                 message = convert.reply_to_proto(reply, now=now, interval_seconds=interval)
                 await context.write(message.SerializeToString())
-                if isinstance(reply, DrainNotice):
+                if isinstance(reply, DrainNotice) and reply.reason == DrainedError.reason:
                     asyncio.get_running_loop().call_later(
                         reply.reconnect_after_seconds + _LEAVE_SECONDS,
                         session.end,
@@ -194,7 +194,7 @@ class DriverStreams:
         session.acknowledge_if_due()
 
     def visit(self, session: DriverSession) -> None:
-        """Do what a stream needs once per heartbeat; called by the ring of heartbeats."""
+        """Do what a stream needs now and then; called by the ring twice per heartbeat."""
         expire_time = session.token_expire_time
         if expire_time is not None:
             left = expire_time - self.clock.now()

@@ -29,7 +29,9 @@ from wayfare.location.v1 import location_service_pb2
 
 # How long a client that was asked to leave may keep its stream.
 _LEAVE_SECONDS = 10.0
-_FOLLOW_RENEW_SECONDS = 30.0
+_FOLLOW_RENEW_SECONDS = 300.0
+# As in functions.lua.
+_EVENTS_KEPT = 1000
 PASSENGER = "PASSENGER"
 
 
@@ -61,6 +63,8 @@ class FollowStreams:
             bucket=self.live.bucket_of(trip.driver_id),
             token_expire_time=caller.token_expire_time,
         )
+        if caller.role == PASSENGER:
+            follower.renew_at = self.clock.monotonic() + _FOLLOW_RENEW_SECONDS
         self.ring.add(follower)
         try:
             asked_to_resume = bool(request.resume_token)
@@ -69,6 +73,8 @@ class FollowStreams:
         finally:
             self.ring.discard(follower)
             self.hub.detach(follower)
+            if caller.role == PASSENGER:
+                await self.tracking.uncount_followed(caller.user_id, trip.trip_id)
 
     async def _open(
         self,
@@ -97,7 +103,6 @@ class FollowStreams:
             follower.end()
 
     async def _write_until_end(self, follower: Follower, caller: Caller, context: Any) -> None:
-        renew_at = self.clock.monotonic() + _FOLLOW_RENEW_SECONDS
         while True:
             payloads = follower.take()
             for payload in payloads:
@@ -105,16 +110,18 @@ class FollowStreams:
             drain = follower.take_drain()
             if drain is not None:
                 await context.write(convert.trip_drain(drain))
-                asyncio.get_running_loop().call_later(
-                    drain[0] + _LEAVE_SECONDS, follower.end, _drained_error()
-                )
+                if drain[1] == DrainedError.reason:
+                    asyncio.get_running_loop().call_later(
+                        drain[0] + _LEAVE_SECONDS, follower.end, _drained_error()
+                    )
             if follower.heartbeat_due:
                 follower.heartbeat_due = False
                 now = self.clock.now()
                 await context.write(convert.trip_heartbeat(now, degraded=follower.degraded))
-                if caller.role == PASSENGER and self.clock.monotonic() >= renew_at:
-                    renew_at = self.clock.monotonic() + _FOLLOW_RENEW_SECONDS
-                    await self.tracking.count_followed(caller.user_id, follower.trip_id)
+            elif follower.renew_due:
+                follower.renew_due = False
+                follower.renew_at = self.clock.monotonic() + _FOLLOW_RENEW_SECONDS
+                await self.tracking.count_followed(caller.user_id, follower.trip_id)
             elif payloads:
                 follower.said_something = True
             elif drain is None:
@@ -125,7 +132,7 @@ class FollowStreams:
                 await follower.wait()
 
     def visit(self, follower: Follower) -> None:
-        """Do what a stream needs once per heartbeat; called by the ring."""
+        """Do what a stream needs now and then; called by the ring twice per heartbeat."""
         expire_time = follower.token_expire_time
         if expire_time is not None:
             left = expire_time - self.clock.now()
@@ -133,6 +140,9 @@ class FollowStreams:
                 follower.expire_token()
             elif left <= timedelta(seconds=2 * self.settings.location_heartbeat_seconds):
                 follower.drain((self.random(), "TOKEN_EXPIRED"))
+        if self.clock.monotonic() >= follower.renew_at:
+            follower.renew_due = True
+            follower.wake()
         follower.beat()
 
     async def drain_all(self) -> None:
@@ -153,10 +163,6 @@ def _tail_after(token: ResumeToken, state: TripState) -> Sequence[bytes] | None:
     if state.position_payload and state.version > token.version:
         tail.append(convert.with_token(state.position_payload, state))
     return tail
-
-
-# As in functions.lua.
-_EVENTS_KEPT = 1000
 
 
 def _drained_error() -> DrainedError:

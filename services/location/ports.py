@@ -151,8 +151,12 @@ class LiveStore(Protocol):
     async def follow(self, user_id: str, trip_id: str, *, trips_max: int) -> bool:
         """Count one more followed trip of a user; say False when it is one too many.
 
-        Lasts 60 seconds.
+        Lasts 600 seconds.
         """
+        ...
+
+    async def unfollow(self, user_id: str, trip_id: str) -> None:
+        """Count the trip no more."""
         ...
 
     async def replay_answer(self, request_id: str, body_hash: bytes) -> bytes | None:

@@ -325,6 +325,18 @@ async def test_the_edge_says_that_it_is_well(envoy_mesh: EnvoyMesh) -> None:
     assert answer.status_code == 200
 
 
+async def test_metrics_are_served_and_the_rest_of_the_admin_page_is_not(
+    envoy_mesh: EnvoyMesh,
+) -> None:
+    base = f"http://{envoy_mesh.topology.metrics_address}"
+    async with httpx.AsyncClient(trust_env=False) as client:
+        metrics = await client.get(f"{base}/metrics")
+        shutdown = await client.post(f"{base}/quitquitquit")
+
+    assert "envoy_cluster_upstream_rq_active" in metrics.text
+    assert shutdown.status_code == 404
+
+
 async def test_grpc_health_is_reachable_at_the_edge(envoy_mesh: EnvoyMesh) -> None:
     async with envoy_mesh.edge_channel() as channel:
         answer = await unary(channel, "/grpc.health.v1.Health/Check")(b"", timeout=5)

@@ -70,6 +70,16 @@ async def test_a_certificate_that_the_caller_writes_itself_is_replaced(
     assert "spiffe://wayfare/booking" in answer.saw["x-forwarded-client-cert"]
 
 
+async def test_a_call_keeps_the_request_id_of_the_one_that_caused_it(
+    envoy_mesh: EnvoyMesh, caller_certificates: Path
+) -> None:
+    channel = envoy_mesh.mesh_channel("booking", folder=caller_certificates)
+    headers = {"x-request-id": "0198c000-0000-7000-8000-0000000000ff"}
+    answer = await call_grpc(envoy_mesh, START_TRACKING, headers=headers, channel=channel)
+
+    assert answer.saw["x-request-id"] == headers["x-request-id"]
+
+
 async def test_nobody_gets_in_without_a_certificate(envoy_mesh: EnvoyMesh) -> None:
     channel = envoy_mesh.mesh_channel(None)
     answer = await call_grpc(envoy_mesh, START_TRACKING, headers={}, channel=channel)

@@ -340,8 +340,12 @@ async def test_old_requests_and_ended_sessions_are_forgotten_and_no_others(
 ) -> None:
     now = datetime.now(UTC)
     user = await added_user(store, tenant_id)
-    ended = await added_session(store, user, token_expire_time=now - timedelta(days=40))
-    open_session = await added_session(store, user, token_expire_time=now + timedelta(days=1))
+    long_ago = now - timedelta(days=40)
+    ended = await added_session(store, user, token_expire_time=long_ago, expire_time=long_ago)
+    tomorrow = now + timedelta(days=1)
+    open_session = await added_session(
+        store, user, token_expire_time=tomorrow, expire_time=tomorrow
+    )
     old = a_request(tenant_id, create_time=now - timedelta(days=2))
     new = a_request(tenant_id, create_time=now)
     async with store.transaction(tenant_id) as transaction:

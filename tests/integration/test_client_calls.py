@@ -77,7 +77,7 @@ async def test_the_deadline_is_the_contract_s(server: ScriptedServer) -> None:
 
     default, shorter = (call[3] or 0.0 for call in server.location.unary_calls)
     assert 1.0 < default <= 2.0 + QUICK.network_seconds
-    assert shorter <= 0.5
+    assert shorter <= 0.6
 
 
 async def test_a_read_is_repeated_while_the_server_is_away(server: ScriptedServer) -> None:
@@ -146,7 +146,7 @@ async def test_an_ended_token_is_refreshed_once_however_many_calls_meet_it(
         await log_in(client)
         server.location.valid_token = "another"
         server.identity.refresh_gate = asyncio.Event()
-        calls = [asyncio.create_task(client.location.GetVehiclePosition(ASK)) for _ in range(20)]
+        calls = [asyncio.ensure_future(client.location.GetVehiclePosition(ASK)) for _ in range(20)]
         await until(lambda: len(server.location.unary_calls) == 20)
         server.identity.refresh_gate.set()
         answers = await asyncio.gather(*calls)
@@ -163,9 +163,9 @@ async def test_a_call_that_is_cancelled_does_not_stop_the_refresh_of_the_others(
         await log_in(client)
         server.location.valid_token = "another"
         server.identity.refresh_gate = asyncio.Event()
-        first = asyncio.create_task(client.location.GetVehiclePosition(ASK))
+        first = asyncio.ensure_future(client.location.GetVehiclePosition(ASK))
         await until(lambda: server.identity.refreshes)
-        second = asyncio.create_task(client.location.GetVehiclePosition(ASK))
+        second = asyncio.ensure_future(client.location.GetVehiclePosition(ASK))
         first.cancel()
         server.identity.refresh_gate.set()
 

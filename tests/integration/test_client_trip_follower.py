@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import grpc
 import pytest
 
 from tests.support.client_server import (
+    QUICK,
     TRIP_ID,
     FollowLeg,
     Refusal,
@@ -97,7 +99,8 @@ async def test_a_lost_stream_goes_on_where_it_was(server: ScriptedServer, ending
 
 async def test_silence_opens_a_new_stream(server: ScriptedServer) -> None:
     updates: Updates = asyncio.Queue()
-    async with server.client() as client, client.follow_trip(TRIP_ID) as follower:
+    settings = replace(QUICK, heartbeat_seconds=0.1)
+    async with server.client(settings) as client, client.follow_trip(TRIP_ID) as follower:
         following = asyncio.create_task(collect(follower, updates))
         leg = await follower_number(server, 1)
         await leg.update("4", position=position(1))

@@ -32,12 +32,13 @@ from wayfare_client import Backoff, ClientSettings, WayfareClient
 TENANT_ID = "0198c000-0000-7000-8000-000000000001"
 TRIP_ID = "0198c000-0000-7000-8000-0000000000a1"
 
-# As the defaults, in tenths of seconds instead of seconds.
+# Short waits between attempts, and long bounds: a machine under load must not look like a dead
+# server.
 QUICK = ClientSettings(
     retry=Backoff(floor_seconds=0.0, first_seconds=0.01, ceiling_seconds=0.02),
     reconnect=Backoff(floor_seconds=0.01, first_seconds=0.02, ceiling_seconds=0.1),
     welcome_seconds=5.0,
-    heartbeat_seconds=0.2,
+    heartbeat_seconds=5.0,
     connect_seconds=5.0,
     goodbye_seconds=5.0,
 )
@@ -97,11 +98,15 @@ class DriverLeg:
         self.seqs: list[int] = []
         self.said_goodbye = False
         self.is_open = True
+        self._turn = asyncio.Lock()
         self._ending: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
 
     async def send(self, **reply: Any) -> None:
         """Send a reply."""
-        await self.context.write(driver_stream_pb2.DriverReply(**reply))
+        # A call takes one write at a time, and tests write beside the server's own
+        # acknowledgements.
+        async with self._turn:
+            await self.context.write(driver_stream_pb2.DriverReply(**reply))
 
     def end(self, refusal: Refusal | None = None) -> None:
         """End the call, in good order or with a status."""
@@ -131,7 +136,7 @@ class ScriptedLocation:
         self.valid_token = ""
         self.acknowledging = True
         self.resume_seq: int | None = None
-        self.heartbeat_seconds = 0.2
+        self.heartbeat_seconds = 5.0
         self.min_interval_seconds = 0.0
         self.reject: dict[int, str] = {}
         self.drivers: list[DriverLeg] = []

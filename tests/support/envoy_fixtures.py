@@ -129,7 +129,8 @@ class EnvoyMesh:
             by_socket[host["address"]["pipe"]["path"]].instance
             for cluster in answer.json().get("cluster_statuses", [])
             for host in cluster.get("host_statuses", [])
-            if not set(host["health_status"]) - {"eds_health_status"}
+            if cluster["name"] in self.topology.services
+            and not set(host["health_status"]) - {"eds_health_status"}
         }
 
     async def wait_healthy(self, expected: Sequence[str]) -> None:
@@ -181,6 +182,7 @@ async def running_envoy(folder: Path, *, limits: Limits | None = None) -> AsyncI
             service: [Endpoint(instance=name, address=stubs[name].address) for name in instances]
             for service, instances in _PROCESSES.items()
         },
+        metrics_address=f"127.0.0.1:{choose_port(None, chosen=chosen).port}",
         certificate_dir=folder / "certificates",
         jwks_file=folder / "keys" / "jwks.json",
         descriptor_set=DESCRIPTOR_SET,

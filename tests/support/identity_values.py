@@ -1,4 +1,4 @@
-"""Values of IdentityService's domain that are in order, to be changed where a test cares, and stored."""
+"""Values of IdentityService's domain that are in order, and their way into a store."""
 
 import hashlib
 import uuid

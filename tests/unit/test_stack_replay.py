@@ -78,8 +78,9 @@ def test_gzipped_traces_are_read(tmp_path: Path) -> None:
     [
         ("time,lat,lon\n", "no positions"),
         ("time,lat,lon\nyesterday,1,2\n", "row 2"),
-        ("time,lat,lon\n2026-01-26T15:00:00Z,north,2\n", "expected numbers"),
-        ("lat,lon\n1,2\n", "expected time"),
+        ("time,lat,lon\n2026-01-26T15:00:00Z,north,2\n", "could not convert"),
+        ("lat,lon\n1,2\n", "lacks columns: time"),
+        ("time,lat,lon\n2026-01-26T15:00:00Z,1\n", "could not convert"),
     ],
 )
 def test_a_file_that_is_no_trace_is_refused_with_the_place(

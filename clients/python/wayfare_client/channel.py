@@ -5,6 +5,8 @@ import grpc.aio
 
 from wayfare_client.settings import ClientSettings
 
+_LOCAL_PREFIXES = ("127.", "localhost:", "[::1]:", "unix:")
+
 
 def channel_options(settings: ClientSettings) -> list[tuple[str, int]]:
     """Return the gRPC channel options that the servers expect of a client."""
@@ -34,6 +36,9 @@ def open_channel(
 ) -> grpc.aio.Channel:
     """Open a channel. `tls` may be True for the system's certificate authorities."""
     options = channel_options(settings)
+    if address.startswith(_LOCAL_PREFIXES):
+        # No proxy of the environment leads to this machine.
+        options.append(("grpc.enable_http_proxy", 0))
     if tls is False:
         return grpc.aio.insecure_channel(address, options=options)
     credentials = grpc.ssl_channel_credentials() if tls is True else tls

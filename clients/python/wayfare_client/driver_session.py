@@ -333,6 +333,7 @@ class DriverSession:
 
     async def _send(self, message: driver_stream_pb2.DriverMessage) -> int:
         async with self._turn:
+            self._check_open()
             if not self._buffer.has_room():
                 await self._wait(self._buffer.has_room, None)
             seq = self._buffer.add(message)

@@ -154,6 +154,10 @@ class DriverStream:
         return reply
 
     def _drain(self, drain: driver_stream_pb2.DriverDrain) -> None:
+        if self._drain_timer is not None:
+            # A reminder. The first notice decides, or a server that repeats itself would put it off
+            # for ever.
+            return
         wait_seconds = drain.reconnect_after.ToTimedelta().total_seconds()
         self._drain_timer = asyncio.get_running_loop().call_later(
             wait_seconds, self._end, StreamEnd(drain=drain)

@@ -200,6 +200,9 @@ class _FollowStream:
 
     def drain(self, notice: trip_update_pb2.StreamDrain) -> None:
         """Go on reading until it is time for a new stream."""
+        if self.was_drained:
+            # A reminder: the first notice decides.
+            return
         self.was_drained = True
         self.drain_reason = notice.reason
         self._drain_timer = asyncio.get_running_loop().call_later(

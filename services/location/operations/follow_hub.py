@@ -24,6 +24,7 @@ _CONFLATED = Counter(
     "wayfare_location_conflated_total", "Positions that a newer one replaced unsent"
 )
 _READ_BACKOFF_SECONDS = 0.2
+_READY_SECONDS = 3.0
 _POSITION_BYTE = ord(POSITION)
 # A payload begins with tag and length of its token, then 8 hexadecimal digits of epoch and 8 of
 # version.
@@ -74,6 +75,8 @@ class Follower:
         "ended",
         "error",
         "heartbeat_due",
+        "renew_at",
+        "renew_due",
         "said_something",
         "token_expire_time",
         "trip_id",
@@ -92,6 +95,8 @@ class Follower:
         self.error: DomainError | None = None
         self.heartbeat_due = False
         self.said_something = False
+        self.renew_at = float("inf")
+        self.renew_due = False
         self.degraded = False
         self.drained = False
         self._drain: Drained | None = None
@@ -186,7 +191,9 @@ class Follower:
 
     async def wait(self) -> None:
         """Wait until there is something to write, or the stream must end."""
-        if self._events or self._position or self._drain or self.heartbeat_due or self.ended:
+        if self._events or self._position or self._drain or self.ended:
+            return
+        if self.heartbeat_due or self.renew_due:
             return
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -255,8 +262,11 @@ class FollowHub:
             ready = asyncio.get_running_loop().create_future()
             self._ready[bucket] = ready
             self._readers[bucket] = self._group.create_task(self._read(bucket, ready))
-        # While Valkey is away nobody can be shown a snapshot anyhow.
-        await asyncio.shield(self._ready[bucket])
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                await asyncio.shield(self._ready[bucket])
+        except TimeoutError:
+            raise DependencyUnavailableError("valkey") from None
 
     async def _read(self, bucket: int, ready: asyncio.Future[None]) -> None:
         last_id = await self._until_answered(lambda: self._live.last_tick_id(bucket))

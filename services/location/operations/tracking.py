@@ -1,5 +1,7 @@
 """Begins and stops the tracking of trips, and says who may drive and follow them."""
 
+from contextlib import suppress
+
 import structlog
 
 from services.location.domain import TrackedTrip, may_follow
@@ -77,7 +79,7 @@ class Tracking:
         return trip
 
     async def count_followed(self, user_id: str, trip_id: str) -> None:
-        """Count a followed trip for a minute.
+        """Count a followed trip for ten minutes.
 
         Raises TooManyFollowedTripsError; passes while Valkey is away.
         """
@@ -87,6 +89,11 @@ class Tracking:
             return
         if not within:
             raise TooManyFollowedTripsError(self._followed_trips_max)
+
+    async def uncount_followed(self, user_id: str, trip_id: str) -> None:
+        """Count the trip no more; while Valkey is away, the count lapses by itself."""
+        with suppress(DependencyUnavailableError):
+            await self._live.unfollow(user_id, trip_id)
 
     async def _is_follower(self, trip_id: str, tenant_id: str, user_id: str) -> bool:
         try:

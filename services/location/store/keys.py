@@ -35,7 +35,7 @@ def vehicle_key(tenant_id: str, vehicle_id: str) -> str:
 
 
 def follows_key(user_id: str) -> str:
-    """Name the sorted set of trips that a user follows, by when that lapses; a minute."""
+    """Name the sorted set of trips that a user follows, by when that lapses; ten minutes."""
     return f"loc:{{u:{user_id}}}:follows"
 
 

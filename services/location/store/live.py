@@ -19,7 +19,7 @@ from services.shared.valkey import VALKEY_AWAY, Valkey
 FUNCTIONS = (Path(__file__).parent / "functions.lua").read_text()
 _TRIP_SECONDS = 48 * 3600
 _DAY_SECONDS = 24 * 3600
-_FOLLOW_SECONDS = 60
+_FOLLOW_SECONDS = 600
 _TICKS_READ_MOST = 200
 READ_BLOCK_MILLISECONDS = 1_000
 
@@ -238,12 +238,17 @@ class ValkeyLiveStore:
     async def follow(self, user_id: str, trip_id: str, *, trips_max: int) -> bool:
         """Count one more followed trip of a user; say False when it is one too many.
 
-        Lasts 60 seconds.
+        Lasts 600 seconds.
         """
         now = self._now()
         key = keys.follows_key(user_id)
         until = now + _FOLLOW_SECONDS * 1000
         return bool(await self._call_key("loc_follow", key, (trip_id, now, until, trips_max)))
+
+    async def unfollow(self, user_id: str, trip_id: str) -> None:
+        """Count the trip no more."""
+        async with _valkey_answers():
+            await self._client.zrem(keys.follows_key(user_id), trip_id)
 
     async def replay_answer(self, request_id: str, body_hash: bytes) -> bytes | None:
         """Return the answer that a request got before, or None. Raises RequestIdReusedError."""

@@ -30,7 +30,9 @@ class PostgresTripStore:
     async def start(self, trip: TrackedTrip, *, request_id: str, body_hash: bytes) -> TrackedTrip:
         """Keep `trip`, or replace what is kept of it."""
         async with self._database.transaction(Session(tenant_id=trip.tenant_id)) as connection:
-            await _claim_request(connection, trip.tenant_id, request_id, body_hash)
+            if not await _claim_request(connection, trip.tenant_id, request_id, body_hash):
+                # The same request again: what others changed since then stays as it is.
+                return await _read_trip(connection, trip.trip_id) or trip
             kept = await connection.fetchrow(
                 "SELECT stop_time FROM location.tracked_trips WHERE trip_id = $1 FOR UPDATE",
                 trip.trip_id,
@@ -77,18 +79,20 @@ class PostgresTripStore:
 
 async def _claim_request(
     connection: Connection, tenant_id: str, request_id: str, body_hash: bytes
-) -> None:
-    kept = await connection.fetchval(
+) -> bool:
+    """Say whether the request is new. Raises RequestIdReusedError if its id had another body."""
+    row = await connection.fetchrow(
         "INSERT INTO location.requests AS request (tenant_id, request_id, body_hash)"
         " VALUES ($1, $2, $3)"
         " ON CONFLICT (tenant_id, request_id) DO UPDATE SET request_id = request.request_id"
-        " RETURNING body_hash",
+        " RETURNING body_hash, xmax = 0 AS is_new",
         tenant_id,
         request_id,
         body_hash,
     )
-    if kept != body_hash:
+    if row is None or row["body_hash"] != body_hash:
         raise RequestIdReusedError(request_id)
+    return bool(row["is_new"])
 
 
 async def _write_trip(connection: Connection, trip: TrackedTrip, now: datetime) -> None:

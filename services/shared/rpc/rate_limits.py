@@ -27,7 +27,8 @@ class RateLimitedError(DomainError):
     def __init__(self, rule: RateLimitRule, *, retry_after_seconds: float) -> None:
         """Say the limit and how long to wait."""
         super().__init__(
-            f"at most {rule.max_requests} calls in {rule.window_seconds} s per {rule.subject.value}",
+            f"at most {rule.max_requests} calls in {rule.window_seconds} s"
+            f" per {rule.subject.value}",
             metadata={
                 "max_requests": str(rule.max_requests),
                 "window_seconds": str(rule.window_seconds),

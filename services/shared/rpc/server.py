@@ -115,7 +115,7 @@ class RpcServer:
             await callback()
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._settings.drain_seconds
-        # A poll: streams end one by one in the interceptor, and this happens once in a process's life.
+        # A poll: streams end one by one in the interceptor, once in a process's life.
         while self._interceptor.open_streams and loop.time() < give_up:  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         await self.server.stop(grace=1.0)

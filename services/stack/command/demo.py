@@ -65,7 +65,7 @@ async def _run(replay_seconds: float, location_processes: int) -> bool:
             f" {pace.speed:.0f} times as fast as the buses drove\n"
         )
         await _drive_visibly(fleet, pace)
-    return _print_result(fleet.runs, time.monotonic() - begin)
+        return _print_result(fleet.runs, time.monotonic() - begin)
 
 
 async def _access(closing: AsyncExitStack, location_processes: int) -> StackAccess:
@@ -109,5 +109,6 @@ def _print_result(runs: list[Run], took_seconds: float) -> bool:
             console.print(f"[red]✗[/] the follower of {record.name}: {record.follower_error}")
     lost = sum(record.lost_count + record.undecided_count for record in records)
     verdict = "[bold green]Nothing was lost.[/]" if not lost else f"[bold red]{lost} were lost.[/]"
+    console.print("location: the process that the driver calls → the one that the follower calls")
     console.print(f"\n{verdict} The demo took {seconds(took_seconds)}.")
     return lost == 0

@@ -9,7 +9,10 @@ from services.stack.replay.record import RunRecord, percentile
 
 
 def result_table(records: Sequence[RunRecord], *, followed: bool) -> Table:
-    """Make the table: one row per run, and the total."""
+    """Make the table: one row per run, and the total.
+
+    The column `location` has the numbers of the processes: the driver's, then the follower's.
+    """
     table = Table(box=None, pad_edge=False, show_footer=True)
     latencies = [seconds for record in records for seconds in record.latencies_seconds]
     refused = sum((record.refused_by_reason for record in records), Counter[str]())
@@ -18,7 +21,7 @@ def result_table(records: Sequence[RunRecord], *, followed: bool) -> Table:
     table.add_column("sent", footer=_total(records, "sent_count"), justify="right")
     table.add_column("refused", footer=_refusals(refused, undecided))
     if followed:
-        table.add_column("driver → follower")
+        table.add_column("location", no_wrap=True)
         table.add_column("over")
         delivered = _total(records, "delivered_count")
         table.add_column("delivered", footer=delivered, justify="right")
@@ -38,7 +41,7 @@ def _row(record: RunRecord, *, followed: bool) -> list[str]:
     ]
     if followed:
         row += [
-            f"{record.driver_instance} → {record.follower_instance}",
+            f"{_number(record.driver_instance)} → {_number(record.follower_instance)}",
             record.protocol,
             str(record.delivered_count),
             str(record.lost_count),
@@ -46,6 +49,10 @@ def _row(record: RunRecord, *, followed: bool) -> list[str]:
             _milliseconds(record.latencies_seconds, 0.99),
         ]
     return row
+
+
+def _number(instance: str) -> str:
+    return instance.rpartition("-")[2]
 
 
 def _refusals(reasons: Counter[str], undecided: int) -> str:

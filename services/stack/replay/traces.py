@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from pathlib import Path
 from services.stack.errors import StackError
 
 _TRACES_MAX = 2000
+_NEEDED_COLUMNS = {"time", "lat", "lon"}
 _NOT_IN_VEHICLE_ID = re.compile(r"[^A-Za-z0-9._:-]")
 
 
@@ -54,10 +56,8 @@ def read_traces(path: Path) -> list[Trace]:
             moment = datetime.fromisoformat(row["time"])
             aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
             rows.setdefault(row.get("trace_id") or path.stem, []).append((aware, row))
-        except (KeyError, ValueError) as error:
-            raise StackError(
-                f"{path}, row {number}: {error!r} (expected time, lat, lon)"
-            ) from error
+        except ValueError as error:
+            raise StackError(f"{path}, row {number}: {error}") from error
     if not rows:
         raise StackError(f"{path} holds no positions.")
     if len(rows) > _TRACES_MAX:
@@ -78,8 +78,8 @@ def _trace(path: Path, trace_id: str, timed: list[tuple[datetime, Mapping[str, s
             )
             for moment, row in timed
         )
-    except (KeyError, ValueError) as error:
-        raise StackError(f"{path}, trace {trace_id}: {error!r} (expected numbers)") from error
+    except ValueError as error:
+        raise StackError(f"{path}, trace {trace_id}: {error}") from error
     vehicle_id = _NOT_IN_VEHICLE_ID.sub("-", first.get("vehicle_id") or trace_id)[:64]
     return Trace(trace_id=trace_id, vehicle_id=vehicle_id, points=points)
 
@@ -88,6 +88,10 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise StackError(f"{path} cannot be read: {error}") from error
-    yield from enumerate(csv.DictReader(io.StringIO(text)), start=2)
+    reader = csv.DictReader(io.StringIO(text), restval="")
+    missing = _NEEDED_COLUMNS - set(reader.fieldnames or ())
+    if missing:
+        raise StackError(f"{path} lacks columns: {', '.join(sorted(missing))}.")
+    yield from enumerate(reader, start=2)

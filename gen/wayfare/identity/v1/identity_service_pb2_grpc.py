@@ -256,7 +256,7 @@ class IdentityServiceServicer:
 
     def GetJwks(self, request, context):
         """Gets the public keys that verify access tokens, as a JSON Web Key Set (RFC 7517, RFC 8037) of type
-        application/json. May be kept for 5 minutes; a key is published before it first signs. A read: changes nothing.
+        application/json. May be kept; get it again when a token names a `kid` that is not in it. A read: changes nothing.
         Returns RATE_LIMITED if the IP address called more than 120 times in a minute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -109,7 +109,7 @@ class IdentityServiceStub:
     """
     GetJwks: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetJwksRequest, _httpbody_pb2.HttpBody]
     """Gets the public keys that verify access tokens, as a JSON Web Key Set (RFC 7517, RFC 8037) of type
-    application/json. May be kept for 5 minutes; a key is published before it first signs. A read: changes nothing.
+    application/json. May be kept; get it again when a token names a `kid` that is not in it. A read: changes nothing.
     Returns RATE_LIMITED if the IP address called more than 120 times in a minute.
     """
 
@@ -288,7 +288,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_identity_service_pb2.GetJwksRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
     ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
         """Gets the public keys that verify access tokens, as a JSON Web Key Set (RFC 7517, RFC 8037) of type
-        application/json. May be kept for 5 minutes; a key is published before it first signs. A read: changes nothing.
+        application/json. May be kept; get it again when a token names a `kid` that is not in it. A read: changes nothing.
         Returns RATE_LIMITED if the IP address called more than 120 times in a minute.
         """
 
