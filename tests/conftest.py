@@ -3,8 +3,14 @@
 A file that others import from comes before them, so that pytest rewrites its asserts.
 """
 
+from hypothesis import settings
+
 pytest_plugins = [
     "tests.support.stack_fixtures",
     "tests.support.envoy_fixtures",
     "tests.support.identity_fixtures",
 ]
+
+# A busy machine is no failure.
+settings.register_profile("wayfare", deadline=None)
+settings.load_profile("wayfare")

@@ -99,7 +99,8 @@ def _proxy(method: Method) -> dict[str, Any]:
 
 
 def _unbuffered() -> dict[str, Any]:
-    # A stream's messages go on as they come; the service bounds each of them.
+    # A stream's messages go on as they come, and the service bounds each of them. A refusal does
+    # not wait for the rest of a request.
     config = {"@type": f"{_FILTER_TYPES}.buffer.v3.BufferPerRoute", "disabled": True}
     return {"envoy.filters.http.buffer": config}
 
@@ -149,6 +150,7 @@ def _internal(method: Method) -> dict[str, Any]:
         "name": method.full_name,
         "match": {"path": method.path},
         "direct_response": {"status": 403},
+        "typed_per_filter_config": _unbuffered(),
     }
 
 
@@ -156,7 +158,12 @@ def _unknown() -> dict[str, Any]:
     # A route to nowhere, because the CORS filter ignores direct responses: a browser's preflight,
     # and its JSON call before the transcoder has named the method, match this route.
     action = {"cluster": "none", "cluster_not_found_response_code": "NOT_FOUND"}
-    return {"name": "unknown", "match": {"prefix": "/"}, "route": action}
+    return {
+        "name": "unknown",
+        "match": {"prefix": "/"},
+        "route": action,
+        "typed_per_filter_config": _unbuffered(),
+    }
 
 
 def duration(seconds: float) -> str:

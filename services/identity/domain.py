@@ -4,7 +4,7 @@ Used by the operations, the stores and convert.py. Nothing here knows SQL, proto
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NewType
@@ -111,6 +111,14 @@ class User:
     create_time: datetime
     update_time: datetime
     approve_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """An account with the hash of its password."""
+
+    user: User
+    password_hash: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

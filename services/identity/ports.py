@@ -14,6 +14,7 @@ from services.identity.domain import (
     ApiKey,
     ApiKeyId,
     ClaimedRequest,
+    Credentials,
     KeyUses,
     Phone,
     RequestId,
@@ -51,8 +52,8 @@ class Users(Protocol):
     async def find_by_phone(self, phone: Phone) -> User | None:
         """Return the account of a phone, or None."""
 
-    async def find_password_hash(self, user_id: UserId) -> str | None:
-        """Return the password hash of an account, or None."""
+    async def find_credentials(self, phone: Phone) -> Credentials | None:
+        """Return the account of a phone with its password hash, or None, with the same work."""
 
     async def set_password_hash(self, user_id: UserId, password_hash: str) -> None:
         """Replace the password hash of an account."""

@@ -6,6 +6,9 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from services.identity.errors import PhoneInvalidError
+from services.identity.phones import parse_phone
+from services.shared.ids import is_uuid
 from services.shared.settings import ServiceSettings
 
 
@@ -67,4 +70,12 @@ class IdentitySettings(ServiceSettings):
         )
         if any(values) and not all(values):
             raise ValueError("WAYFARE_IDENTITY_BOOTSTRAP_* needs all four values, or none")
+        if not any(values):
+            return self
+        if not is_uuid(self.identity_bootstrap_tenant_id):
+            raise ValueError("WAYFARE_IDENTITY_BOOTSTRAP_TENANT_ID is not a UUID")
+        try:
+            parse_phone(self.identity_bootstrap_admin_phone)
+        except PhoneInvalidError as error:
+            raise ValueError("WAYFARE_IDENTITY_BOOTSTRAP_ADMIN_PHONE is no phone number") from error
         return self

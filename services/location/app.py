@@ -23,7 +23,12 @@ from services.shared.health import Dependency
 from services.shared.ids import Uuid7Source
 from services.shared.logs import configure_logging
 from services.shared.postgres import open_database
-from services.shared.rpc.authentication import Authenticator, JwksFile, TokenVerifier
+from services.shared.rpc.authentication import (
+    ApiKeyVerifier,
+    Authenticator,
+    JwksFile,
+    TokenVerifier,
+)
 from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
 from services.shared.rpc.rate_limits import ValkeyRateLimiter
@@ -36,12 +41,20 @@ SERVICE_NAME = "location"
 
 
 async def build(stack: AsyncExitStack) -> tuple[RpcServer, Sequence[Background]]:
-    """Build the server and its background work; what is opened is closed by `stack`."""
+    """Build what this process is told to be; what is opened is closed by `stack`."""
     settings = LocationSettings()
     configure_logging(
         log_format=settings.log_format, level=settings.log_level, instance=settings.instance
     )
     clock = SystemClock()
+    api_keys = _api_keys(stack, settings, clock)
+    return await wire(stack, settings, clock=clock, api_keys=api_keys)
+
+
+async def wire(
+    stack: AsyncExitStack, settings: LocationSettings, *, clock: Clock, api_keys: ApiKeyVerifier
+) -> tuple[RpcServer, Sequence[Background]]:
+    """Return the server and its background work; what is opened is closed by `stack`."""
     database = await open_database(
         settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
     )
@@ -62,13 +75,16 @@ async def build(stack: AsyncExitStack) -> tuple[RpcServer, Sequence[Background]]
         driver_streams=driver_streams,
         follow_streams=follow_streams,
     )
+    rate_limiter = ValkeyRateLimiter(
+        settings.valkey_url.get_secret_value(), cluster=settings.valkey_cluster, clock=clock
+    )
+    stack.push_async_callback(rate_limiter.close)
+    tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
     rpc = RpcServer(
         service_name=SERVICE_NAME,
         settings=settings,
-        authenticator=_authenticator(stack, settings, clock),
-        rate_limiter=ValkeyRateLimiter(
-            settings.valkey_url.get_secret_value(), cluster=settings.valkey_cluster, clock=clock
-        ),
+        authenticator=Authenticator(tokens, api_keys),
+        rate_limiter=rate_limiter,
         clock=clock,
         ids=Uuid7Source(clock),
         services=[location_service_pb2.DESCRIPTOR.services_by_name["LocationService"]],
@@ -109,14 +125,11 @@ def _open_live(stack: AsyncExitStack, settings: LocationSettings, clock: Clock) 
     )
 
 
-def _authenticator(
-    stack: AsyncExitStack, settings: LocationSettings, clock: Clock
-) -> Authenticator:
+def _api_keys(stack: AsyncExitStack, settings: LocationSettings, clock: Clock) -> ApiKeyVerifier:
     identity = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
     channel = mesh_channel(settings, SERVICE_NAME, [identity])
     stack.push_async_callback(channel.close)
-    tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
-    return Authenticator(tokens, IdentityApiKeyVerifier(channel, clock))
+    return IdentityApiKeyVerifier(channel, clock)
 
 
 def _driver_streams(

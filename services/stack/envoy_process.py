@@ -15,11 +15,13 @@ from services.stack.process import ChildProcess
 from services.stack.programs import envoy_program
 from services.stack.service_process import PROJECT_FOLDER
 from wayfare_envoy.render import render_bootstrap
-from wayfare_envoy.topology import Endpoint, Topology
+from wayfare_envoy.topology import Endpoint, Limits, Topology
 
 DESCRIPTOR_SET = PROJECT_FOLDER / "gen" / "descriptors.binpb"
 
 _START_SECONDS = 30.0
+# Every caller of an embedded stack comes from loopback, load generators and storms among them.
+_LIMITS = Limits(requests_per_address_burst=100_000, requests_per_address_per_second=10_000)
 _POLL_SECONDS = 0.02
 
 
@@ -100,6 +102,7 @@ class EnvoyProcess:
             cors_origins=self._cors_origins,
             access_log=self._files.access_log,
             allow_instance_choice=True,
+            limits=_LIMITS,
         )
         config = json.dumps(render_bootstrap(topology), indent=2)
         await asyncio.to_thread(self._files.config.write_text, config, encoding="utf-8")

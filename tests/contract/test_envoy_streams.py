@@ -39,6 +39,26 @@ async def _instance_of(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> str:
     return str(dict(await call.initial_metadata())["x-stub-instance"])
 
 
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/other.Service/Stream", "UNIMPLEMENTED"),
+        ("/wayfare.location.v1.LocationService/StartTracking", "PERMISSION_DENIED"),
+        (STREAM_DRIVER, "UNAUTHENTICATED"),
+    ],
+)
+async def test_a_stream_that_is_refused_is_refused_at_once(
+    envoy_mesh: EnvoyMesh, path: str, code: str
+) -> None:
+    async with envoy_mesh.edge_channel() as channel:
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(path)
+        call = method(timeout=10)
+        # Never ends its side.
+        refused_with = await call.code()
+
+    assert refused_with.name == code
+
+
 async def test_more_streams_than_envoy_takes_by_default_are_open_at_once(
     envoy_mesh: EnvoyMesh,
 ) -> None:
@@ -209,6 +229,28 @@ async def test_a_flood_from_one_address_is_limited_and_another_address_is_not(
     assert limited in answers[20:]
     assert (over_json.http_status, over_json.reason) == (429, "RATE_LIMITED")
     assert elsewhere.status_code == 200
+
+
+async def test_connections_over_the_limit_are_closed_and_the_others_live_on(
+    short_folder: Path,
+) -> None:
+    async with running_envoy(short_folder / "full", limits=Limits(connections_max=3)) as mesh:
+        host, _, port = mesh.topology.edge_address.partition(":")
+        connections = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+        await _ask_for_health(*connections[0])
+        late_reader, late_writer = await asyncio.open_connection(host, int(port))
+        nothing = await asyncio.wait_for(late_reader.read(), timeout=5)
+        status = await _ask_for_health(*connections[1])
+        for _, writer in [*connections, (late_reader, late_writer)]:
+            writer.close()
+
+    assert nothing == b""
+    assert status == b"HTTP/1.1 200 OK\r\n"
+
+
+async def _ask_for_health(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    writer.write(b"GET /healthz HTTP/1.1\r\nhost: edge\r\n\r\n")
+    return await asyncio.wait_for(reader.readline(), timeout=5)
 
 
 async def test_the_access_log_names_the_method_and_holds_no_secret(

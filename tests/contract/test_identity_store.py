@@ -10,6 +10,7 @@ import pytest
 
 from services.identity.domain import (
     ClaimedRequest,
+    Credentials,
     RequestId,
     RevokeCause,
     Role,
@@ -82,7 +83,8 @@ async def test_an_account_is_found_by_id_and_phone_as_it_was_added(
         assert await transaction.users.find(user.user_id) == user
         assert await transaction.users.find(user.user_id, lock=True) == user
         assert await transaction.users.find_by_phone(user.phone) == user
-        assert await transaction.users.find_password_hash(user.user_id) == HASH
+        found = await transaction.users.find_credentials(user.phone)
+    assert found == Credentials(user=user, password_hash=HASH)
 
 
 async def test_a_phone_has_one_account_per_tenant(store: Store, tenant_id: TenantId) -> None:
@@ -105,7 +107,7 @@ async def test_nothing_of_one_tenant_is_seen_by_another(store: Store, tenant_id:
     async with store.transaction(await added_tenant(store)) as transaction:
         assert await transaction.users.find(user.user_id) is None
         assert await transaction.users.find_by_phone(user.phone) is None
-        assert await transaction.users.find_password_hash(user.user_id) is None
+        assert await transaction.users.find_credentials(user.phone) is None
         assert not await transaction.users.list(role=None, status=None, before=None, limit=9)
         assert await transaction.sessions.find(session.session_id) is None
         cause = RevokeCause.LOGGED_OUT
@@ -147,7 +149,8 @@ async def test_a_changed_account_is_saved(store: Store, tenant_id: TenantId) -> 
 
     async with store.transaction(tenant_id) as transaction:
         assert await transaction.users.find(user.user_id) == after
-        assert await transaction.users.find_password_hash(user.user_id) == f"{HASH}2"
+        found = await transaction.users.find_credentials(user.phone)
+    assert found == Credentials(user=after, password_hash=f"{HASH}2")
 
 
 async def test_accounts_are_listed_newest_first_by_filter_and_page(

@@ -1,4 +1,4 @@
-"""Recorded buses through the whole stack, each followed over another protocol on another process."""
+"""Recorded buses through the whole stack, each followed over another protocol elsewhere."""
 
 from pathlib import Path
 
@@ -17,16 +17,17 @@ TRACES = Path(__file__).parents[2] / "data" / "gps_liverpool_bus14" / "traces.cs
 async def test_every_accepted_position_reaches_followers_on_another_process(
     stack: EmbeddedStack,
 ) -> None:
-    fleet = FleetReplay(access_to_stack(stack), read_traces(TRACES)[:6])
+    shortest = sorted(read_traces(TRACES), key=lambda trace: len(trace.points))[:3]
+    fleet = FleetReplay(access_to_stack(stack), shortest)
 
     await fleet.prepare(with_followers=True)
-    await fleet.drive(Pace(speed=400, gap_seconds_min=0.05))
+    await fleet.drive(Pace(speed=1000, gap_seconds_min=0.25))
 
     records = [run.record for run in fleet.runs]
-    assert [record.protocol for record in records] == [*PROTOCOLS, *PROTOCOLS]
+    assert [record.protocol for record in records] == list(PROTOCOLS)
     assert all(record.driver_instance != record.follower_instance for record in records)
-    assert [record.follower_error for record in records] == [""] * 6
-    assert [record.undecided_count for record in records] == [0] * 6
+    assert [record.follower_error for record in records] == [""] * 3
+    assert [record.undecided_count for record in records] == [0] * 3
     assert sum(record.refused_by_reason.total() for record in records) == 0
     assert sum(record.lost_count for record in records) == 0
-    assert sum(record.delivered_count for record in records) == 524
+    assert sum(record.delivered_count for record in records) == 64

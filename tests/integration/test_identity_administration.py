@@ -15,15 +15,18 @@ from tests.support.identity_process import (
     ADMIN_PHONE,
     PASSWORD,
     TENANT,
+    IdentityClient,
     IdentityProcess,
     new_phone,
     new_request_id,
+    refusal_of,
     running_identity,
     settings_for,
 )
 from tests.support.stack_fixtures import TestDatabase
 from wayfare.identity.v1 import identity_service_pb2 as pb
 from wayfare.identity.v1 import user_pb2
+from wayfare.identity.v1.session_pb2 import Session
 from wayfare.policy.v1 import policy_pb2
 
 pytestmark = pytest.mark.integration
@@ -151,3 +154,33 @@ async def test_many_processes_starting_at_once_make_one_first_admin(
     admins = await connection.fetchval("SELECT count(*) FROM identity.users")
     await connection.close()
     assert admins == 1
+
+
+async def test_two_admins_who_demote_each_other_at_once_leave_one(
+    identity: IdentityProcess, module_database: TestDatabase
+) -> None:
+    tenant_id = "0198c000-0000-7000-8000-000000000003"
+    connection = await asyncpg.connect(module_database.admin_dsn)
+    await connection.execute("INSERT INTO identity.tenants VALUES ($1, 'Third', now())", tenant_id)
+    first, second = [await identity.client().sign_up(tenant_id=tenant_id) for _ in range(2)]
+    await connection.execute(
+        "UPDATE identity.users SET role = 'ADMIN' WHERE tenant_id = $1", tenant_id
+    )
+    await connection.close()
+    clients = []
+    for session in (first, second):
+        client = identity.client()
+        await client.log_in(session.user.phone, tenant_id=tenant_id)
+        clients.append(client)
+
+    async def demote(client: IdentityClient, session: Session) -> str:
+        user = user_pb2.User(user_id=session.user.user_id, role=policy_pb2.ROLE_PASSENGER)
+        try:
+            await client.call("UpdateUser", pb.UpdateUserRequest(user=user))
+        except grpc.aio.AioRpcError as error:
+            return refusal_of(error).reason
+        return "OK"
+
+    answers = await asyncio.gather(demote(clients[0], second), demote(clients[1], first))
+
+    assert sorted(answers) == ["LAST_ADMIN", "OK"]

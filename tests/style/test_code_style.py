@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,66 +38,59 @@ def _name(path: Path) -> str:
 FILES = list(_text_files())
 PYTHON = [path for path in FILES if path.suffix == ".py"]
 DOCUMENTS = [path for path in FILES if path.suffix == ".md"]
-every_file = pytest.mark.parametrize("path", FILES, ids=_name)
-every_python_file = pytest.mark.parametrize("path", PYTHON, ids=_name)
 
 
-@every_python_file
-def test_a_file_is_short_enough_to_be_read_at_once(path: Path) -> None:
-    lines = len(path.read_text().splitlines())
+def test_a_file_is_short_enough_to_be_read_at_once() -> None:
+    lengths = {_name(path): len(path.read_text().splitlines()) for path in PYTHON}
 
-    assert lines <= LINES_MAX, f"{lines} lines: make it a folder of the same name"
+    # Make a longer one a folder of the same name.
+    assert not {name: lines for name, lines in lengths.items() if lines > LINES_MAX}
 
 
-@every_python_file
-def test_a_function_fits_on_a_screen(path: Path) -> None:
-    long = [
-        f"{node.name}: {(node.end_lineno or node.lineno) - node.lineno + 1} lines"
-        for node in ast.walk(ast.parse(path.read_text()))
+def test_a_function_fits_on_a_screen() -> None:
+    lengths = {
+        f"{_name(path)}: {node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in PYTHON
+        for node in ast.walk(_parsed(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (node.end_lineno or node.lineno) - node.lineno >= FUNCTION_LINES_MAX
+    }
+
+    assert not {name: lines for name, lines in lengths.items() if lines > FUNCTION_LINES_MAX}
+
+
+def test_a_file_has_a_name_that_says_something() -> None:
+    assert not [_name(path) for path in PYTHON if path.stem in EMPTY_NAMES]
+
+
+def test_a_skipped_test_says_what_is_absent() -> None:
+    silent = [
+        f"{_name(path)}: {ast.unparse(node).splitlines()[0]}"
+        for path in PYTHON
+        for node in ast.walk(_parsed(path))
+        if _skips_without_a_reason(node)
     ]
 
-    assert not long
+    assert not silent
 
 
-@every_python_file
-def test_a_file_has_a_name_that_says_something(path: Path) -> None:
-    assert path.stem not in EMPTY_NAMES
+def test_a_test_replaces_nothing_behind_the_code_s_back() -> None:
+    tools = ("unittest.mock", "monkeypatch", "mocker")
+    found = [
+        f"{_name(path)}: {tool}"
+        for path in PYTHON
+        if "tests" in path.parts and "style" not in path.parts
+        for tool in tools
+        if tool in path.read_text()
+    ]
+
+    # Hand the code a fake through its constructor.
+    assert not found
 
 
-@every_python_file
-def test_a_skipped_test_says_what_is_absent(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-        if isinstance(node, ast.Call) and name in {"pytest.mark.skip", "pytest.mark.xfail"}:
-            assert any(word.arg == "reason" for word in node.keywords), f"line {node.lineno}"
-        if isinstance(node, ast.Call) and name in {"pytest.skip", "pytest.xfail"}:
-            assert node.args or node.keywords, f"line {node.lineno}"
-    for decorator in _decorators(path):
-        assert decorator not in {"pytest.mark.skip", "pytest.mark.xfail"}, "give a reason"
+def test_no_file_names_a_folder_of_one_machine() -> None:
+    found = [f"{_name(path)}: {match}" for path in FILES for match in _machine_paths(path)]
 
-
-@pytest.mark.parametrize(
-    "path",
-    [path for path in PYTHON if "tests" in path.parts and "style" not in path.parts],
-    ids=_name,
-)
-def test_a_test_replaces_nothing_behind_the_code_s_back(path: Path) -> None:
-    text = path.read_text()
-
-    for tool in ("unittest.mock", "monkeypatch", "mocker"):
-        assert tool not in text, f"{tool}: hand the code a fake through its constructor"
-
-
-@every_file
-def test_no_file_names_a_folder_of_one_machine(path: Path) -> None:
-    try:
-        text = path.read_text()
-    except UnicodeDecodeError:
-        return
-
-    assert not [match.group() for match in MACHINE_PATHS.finditer(text)]
+    assert not found
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "tests/e2e/node/package-lock.json"])
@@ -109,10 +103,12 @@ def test_a_lock_names_no_registry_and_checks_hashes(name: str) -> None:
     assert address is None or name.endswith(".json")
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
-def test_a_link_in_a_document_leads_somewhere(path: Path) -> None:
+def test_a_link_in_a_document_leads_somewhere() -> None:
     broken = [
-        target for target in LINKS.findall(path.read_text()) if not (path.parent / target).exists()
+        f"{_name(path)}: {target}"
+        for path in DOCUMENTS
+        for target in LINKS.findall(path.read_text())
+        if not (path.parent / target).exists()
     ]
 
     assert not broken
@@ -135,15 +131,37 @@ def test_every_make_target_explains_itself() -> None:
     assert targets == explained
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
-def test_a_make_command_in_a_document_exists(path: Path) -> None:
+def test_a_make_command_in_a_document_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z-]+)", path.read_text()))
+    unknown = [
+        f"{_name(path)}: {target}"
+        for path in DOCUMENTS
+        for target in re.findall(r"`make ([a-z-]+)", path.read_text())
+        if target not in targets
+    ]
 
-    assert named <= targets
+    assert not unknown
 
 
-def _decorators(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield from (ast.unparse(decorator) for decorator in node.decorator_list)
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def _skips_without_a_reason(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        name = ast.unparse(node.func)
+        if name in {"pytest.mark.skip", "pytest.mark.xfail"}:
+            return not any(word.arg == "reason" for word in node.keywords)
+        return name in {"pytest.skip", "pytest.xfail"} and not (node.args or node.keywords)
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        marks = {ast.unparse(decorator) for decorator in node.decorator_list}
+        return bool(marks & {"pytest.mark.skip", "pytest.mark.xfail"})
+    return False
+
+
+def _machine_paths(path: Path) -> list[str]:
+    try:
+        return MACHINE_PATHS.findall(path.read_text())
+    except UnicodeDecodeError:
+        return []

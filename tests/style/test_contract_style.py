@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
-from tests.style.contract import Element, Field, Method, elements, fields, messages, methods
+from tests.style.contract import Method, elements, fields, messages, methods
 from wayfare.policy.v1 import policy_pb2
 
 SERVICES = {"booking", "identity", "ledger", "location", "matching", "pricing"}
@@ -42,14 +42,12 @@ UNSIGNED_NUMBERS = {
 }
 
 every_method = pytest.mark.parametrize("method", methods(), ids=lambda method: method.name)
-every_field = pytest.mark.parametrize("field", fields(), ids=lambda field: field.name)
 
 
-@pytest.mark.parametrize("element", elements(), ids=lambda element: element.name)
-def test_everything_has_a_comment_that_is_a_sentence(element: Element) -> None:
-    assert element.comment, f"{element.kind} {element.name} has no comment"
-    assert element.comment[0].isupper(), f"{element.name}: begin with a capital letter"
-    assert element.comment.endswith((".", ":", ")", "`")), f"{element.name}: end the sentence"
+def test_everything_has_a_comment_that_is_a_sentence() -> None:
+    bare = [element.name for element in elements() if not _is_sentence(element.comment)]
+
+    assert not bare
 
 
 @every_method
@@ -123,32 +121,44 @@ def test_a_method_that_creates_takes_a_request_id(method: Method) -> None:
     assert "request_id" in request
 
 
-@every_field
-def test_a_number_names_its_unit_last(field: Field) -> None:
-    descriptor = field.descriptor
-    if descriptor.type not in WHOLE_NUMBERS | BROKEN_NUMBERS:
-        return
-    allowed = UNITS | PURE_NUMBERS | (COUNTS if descriptor.type in WHOLE_NUMBERS else set())
+def test_a_number_names_its_unit_last() -> None:
+    broken = [field.name for field in fields() if field.descriptor.type in BROKEN_NUMBERS]
+    whole = [field.name for field in fields() if field.descriptor.type in WHOLE_NUMBERS]
 
-    assert any(
-        descriptor.name == word or descriptor.name.endswith(f"_{word}") for word in allowed
-    ), f"{descriptor.name} ends with none of {', '.join(sorted(allowed))}"
+    assert not [name for name in broken if not _ends_with(name, UNITS | PURE_NUMBERS)]
+    assert not [name for name in whole if not _ends_with(name, UNITS | PURE_NUMBERS | COUNTS)]
 
 
-@every_field
-def test_a_number_is_signed(field: Field) -> None:
-    assert field.descriptor.type not in UNSIGNED_NUMBERS
+def test_a_number_is_signed() -> None:
+    assert not [field.name for field in fields() if field.descriptor.type in UNSIGNED_NUMBERS]
 
 
-@every_field
-def test_a_moment_ends_with_time_and_a_span_with_no_unit(field: Field) -> None:
-    name, type_name = field.descriptor.name, field.descriptor.type_name
-    if type_name == ".google.protobuf.Timestamp":
-        assert name.endswith("_time")
-    if type_name == ".google.protobuf.Duration":
-        assert not name.endswith(("_seconds", "_milliseconds", "_minutes", "_time"))
+def test_a_moment_ends_with_time() -> None:
+    moments = _fields_of_type("google.protobuf.Timestamp")
+
+    assert not [name for name in moments if not name.endswith("_time")]
 
 
-@every_field
-def test_a_place_is_a_lat_lng(field: Field) -> None:
-    assert field.descriptor.name not in {"lat", "lng", "lon", "latitude", "longitude"}
+def test_a_span_needs_no_unit() -> None:
+    spans = _fields_of_type("google.protobuf.Duration")
+
+    assert not [name for name in spans if _ends_with(name, UNITS | {"time"})]
+
+
+def test_a_place_is_a_lat_lng() -> None:
+    parts = {"lat", "lng", "lon", "latitude", "longitude"}
+
+    assert not [field.name for field in fields() if field.descriptor.name in parts]
+
+
+def _is_sentence(comment: str) -> bool:
+    return comment[:1].isupper() and comment.endswith((".", ":", ")", "`"))
+
+
+def _ends_with(name: str, words: set[str]) -> bool:
+    last = name.rpartition(".")[2]
+    return any(last == word or last.endswith(f"_{word}") for word in words)
+
+
+def _fields_of_type(type_name: str) -> list[str]:
+    return [field.name for field in fields() if field.descriptor.type_name == f".{type_name}"]

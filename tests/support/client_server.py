@@ -345,6 +345,9 @@ class ScriptedServer:
     async def die(self) -> None:
         """Drop every connection and stop listening."""
         if self._server is not None:
+            # Their handlers notice a little later.
+            for leg in (*self.location.drivers, *self.location.followers):
+                leg.is_open = False
             await self._server.stop(0)
             self._server = None
 

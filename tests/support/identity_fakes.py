@@ -11,6 +11,7 @@ from services.identity.domain import (
     ApiKey,
     ApiKeyId,
     ClaimedRequest,
+    Credentials,
     KeyUses,
     Phone,
     RequestId,
@@ -232,8 +233,11 @@ class _FakeUsers:
     async def find_by_phone(self, phone: Phone) -> User | None:
         return next((user for user in self._own() if user.phone == phone), None)
 
-    async def find_password_hash(self, user_id: UserId) -> str | None:
-        return self._hashes.get(user_id) if await self.find(user_id) else None
+    async def find_credentials(self, phone: Phone) -> Credentials | None:
+        user = await self.find_by_phone(phone)
+        if user is None:
+            return None
+        return Credentials(user=user, password_hash=self._hashes[user.user_id])
 
     async def set_password_hash(self, user_id: UserId, password_hash: str) -> None:
         self._hashes[user_id] = password_hash

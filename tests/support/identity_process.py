@@ -215,7 +215,7 @@ async def running_identity(settings: IdentitySettings) -> AsyncIterator[Identity
     task = asyncio.create_task(app.run())
     channel = grpc.aio.insecure_channel(settings.listen)
     try:
-        await _until_serving(channel, task)
+        await until_serving(channel, task=task)
         yield IdentityProcess(app=app, settings=settings, channel=channel)
     finally:
         await channel.close()
@@ -223,17 +223,23 @@ async def running_identity(settings: IdentitySettings) -> AsyncIterator[Identity
         await task
 
 
-async def _until_serving(channel: grpc.aio.Channel, task: asyncio.Task[None]) -> None:
+async def health_of(channel: grpc.aio.Channel) -> int:
+    """Return the health of the service: a status of grpc.health.v1, 0 when nobody answers."""
     health: Any = health_pb2_grpc.HealthStub(channel)
     request = health_pb2.HealthCheckRequest(service="wayfare.identity.v1.IdentityService")
-    async with asyncio.timeout(10):
-        while True:
-            if task.done():
+    try:
+        answer = await health.Check(request, wait_for_ready=True, timeout=5)
+    except grpc.aio.AioRpcError:
+        return 0
+    return int(answer.status)
+
+
+async def until_serving(
+    channel: grpc.aio.Channel, *, task: asyncio.Task[None] | None = None, seconds: float = 15
+) -> None:
+    """Wait until the service serves; raises what ended its task, or TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while await health_of(channel) != health_pb2.HealthCheckResponse.SERVING:
+            if task is not None and task.done():
                 await task
-            try:
-                answer = await health.Check(request, wait_for_ready=True, timeout=5)
-            except grpc.aio.AioRpcError:
-                answer = None
-            if answer and answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return
             await asyncio.sleep(0.02)

@@ -50,7 +50,7 @@ async def test_a_hash_of_another_cost_wants_to_be_replaced(hasher: Argon2Passwor
 
 
 async def test_beyond_the_bound_callers_are_told_to_come_again() -> None:
-    hasher = Argon2PasswordHasher(CHEAP, threads=1, waiting_max=2)
+    hasher = Argon2PasswordHasher(Argon2Cost(), threads=1, waiting_max=2)
 
     answers = await asyncio.gather(
         *(hasher.hash(f"password {number}") for number in range(10)), return_exceptions=True
@@ -83,7 +83,7 @@ async def test_a_call_that_went_away_gives_its_place_back(hasher: Argon2Password
 
 
 async def test_the_event_loop_goes_on_while_a_hash_is_made() -> None:
-    hasher = Argon2PasswordHasher(Argon2Cost(), threads=1, waiting_max=0)
+    hasher = Argon2PasswordHasher(Argon2Cost(passes=5), threads=1, waiting_max=0)
     task = asyncio.create_task(hasher.hash("a password of mine"))
 
     await until(lambda: any(t.name.startswith("argon2") for t in threading.enumerate()))

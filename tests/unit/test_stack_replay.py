@@ -10,7 +10,7 @@ import pytest
 from services.stack.errors import StackError
 from services.stack.replay.followers import grpc_web_frames
 from services.stack.replay.record import RunRecord, percentile
-from services.stack.replay.schedule import plan_replay
+from services.stack.replay.schedule import plan_replay, speed_for
 from services.stack.replay.traces import Trace, read_traces
 from wayfare.location.v1 import driver_stream_pb2, position_pb2, trip_update_pb2
 from wayfare_client import make_position
@@ -123,6 +123,13 @@ def test_positions_are_never_sent_closer_than_the_gap(tmp_path: Path) -> None:
     assert [planned.send_after_seconds for planned in plan] == pytest.approx(
         [0, 0.5, 1, 1.967], abs=0.001
     )
+
+
+def test_the_speed_is_the_least_that_fits_all_traces_into_the_time(tmp_path: Path) -> None:
+    traces = [recorded(tmp_path, 0, 50), recorded(tmp_path, 0, 100)]
+
+    assert speed_for(traces, seconds=20, gap_seconds_min=0.1) == pytest.approx(5, rel=0.001)
+    assert speed_for(traces, seconds=1000, gap_seconds_min=0.1) == pytest.approx(1, rel=0.001)
 
 
 def test_an_accepted_position_that_nobody_heard_is_lost() -> None:

@@ -372,6 +372,7 @@ class DriverSession:
     async def _leave(self) -> None:
         self._send_held(early=True)
         self._leaving = True
+        self._changed.notify()
         self._outgoing.notify()
         if self._runner is not None and (self.connected or len(self._buffer)):
             await asyncio.wait({self._runner}, timeout=self._settings.goodbye_seconds)

@@ -6,6 +6,7 @@ from services.identity.domain import (
     Actor,
     ClaimedRequest,
     OpenSession,
+    Phone,
     RequestId,
     Role,
     SessionId,
@@ -97,7 +98,7 @@ class Accounts:
                         raise PhoneTakenError
                     await transaction.sessions.add(session)
         if earlier is not None:
-            return await self._repeated(earlier, command.password)
+            return await self._repeated(earlier, user.phone, password=command.password)
         return self._tokens.opened(session, user)
 
     async def get_me(self, actor: Actor) -> User:
@@ -108,17 +109,20 @@ class Accounts:
             raise UserUnknownError(actor.user_id)
         return user
 
-    async def _repeated(self, earlier: ClaimedRequest, password: str) -> OpenSession:
+    async def _repeated(
+        self, earlier: ClaimedRequest, phone: Phone, *, password: str
+    ) -> OpenSession:
         async with self._store.transaction(earlier.tenant_id) as transaction:
             session = await transaction.sessions.find(SessionId(earlier.result_id))
             if session is None:
                 raise RequestIdReusedError(earlier.request_id)
-            user = await transaction.users.find(session.user_id)
-            password_hash = await transaction.users.find_password_hash(session.user_id)
+            credentials = await transaction.users.find_credentials(phone)
         # The password is part of the body, and the one part whose plain hash may not be kept.
-        if user is None or not await self._hasher.verify(password_hash, password):
+        if credentials is None or not await self._hasher.verify(
+            credentials.password_hash, password
+        ):
             raise RequestIdReusedError(earlier.request_id)
-        return self._tokens.opened(session, user)
+        return self._tokens.opened(session, credentials.user)
 
     def _new_user(self, command: SignUp) -> User:
         now = self._clock.now()

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from services.identity.domain import (
     Actor,
     ClaimedRequest,
+    Credentials,
     OpenSession,
-    Phone,
     Refresh,
     RequestId,
     RevokeCause,
@@ -31,7 +31,7 @@ from services.identity.phones import normalised_phone
 from services.identity.ports import LogInAttempts, PasswordHasher, Store, Transaction
 from services.identity.tokens import body_hash, parse_refresh_token
 from services.shared.clock import Clock
-from services.shared.errors import RequestIdReusedError
+from services.shared.errors import OverloadedError, RequestIdReusedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +68,16 @@ class Sessions:
         """Open a session, or return the one that the request opened before."""
         phone = normalised_phone(command.phone)
         await self._attempts.begin(command.tenant_id, phone, ip_address=command.ip_address)
-        user, password_hash = await self._find_credentials(command.tenant_id, phone)
+        async with self._store.transaction(command.tenant_id) as transaction:
+            found = await transaction.users.find_credentials(phone)
         # An unknown phone is checked against a hash that nothing matches, so that it takes as long.
+        password_hash = None if found is None else found.password_hash
         right = await self._hasher.verify(password_hash, command.password)
-        if user is None or password_hash is None or not right:
+        if found is None or not right:
             raise CredentialsWrongError
         await self._attempts.succeed(command.tenant_id, phone, ip_address=command.ip_address)
-        new_hash = None
-        if self._hasher.needs_rehash(password_hash):
-            new_hash = await self._hasher.hash(command.password)
-        return await self._open(command, user, new_hash=new_hash)
+        new_hash = await self._new_hash(found, command.password)
+        return await self._open(command, found.user, new_hash=new_hash)
 
     async def refresh(self, token_text: str, request_id: RequestId) -> OpenSession:
         """Replace a session's tokens; a token that was replaced before ends the session."""
@@ -123,14 +123,13 @@ class Sessions:
             )
             return int(ended)
 
-    async def _find_credentials(
-        self, tenant_id: TenantId, phone: Phone
-    ) -> tuple[User | None, str | None]:
-        async with self._store.transaction(tenant_id) as transaction:
-            user = await transaction.users.find_by_phone(phone)
-            if user is None:
-                return None, None
-            return user, await transaction.users.find_password_hash(user.user_id)
+    async def _new_hash(self, found: Credentials, password: str) -> str | None:
+        if not self._hasher.needs_rehash(found.password_hash):
+            return None
+        try:
+            return await self._hasher.hash(password)
+        except OverloadedError:
+            return None  # The next log-in does it.
 
     async def _open(self, command: LogIn, user: User, *, new_hash: str | None) -> OpenSession:
         session = self._tokens.new_session(user)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from services.identity.domain import Phone, Role, TenantId, User, UserId, UserStatus
+from services.identity.domain import Credentials, Phone, Role, TenantId, User, UserId, UserStatus
 
 if TYPE_CHECKING:
     import asyncpg
@@ -16,7 +16,9 @@ _COLUMNS = """user_id, tenant_id, phone, display_name, role, status,
 _FIND = f"SELECT {_COLUMNS} FROM identity.users WHERE user_id = $1"  # noqa: S608 - constants
 _FIND_LOCKED = f"{_FIND} FOR NO KEY UPDATE"
 _FIND_BY_PHONE = f"SELECT {_COLUMNS} FROM identity.users WHERE phone = $1"  # noqa: S608 - constants
-_FIND_PASSWORD_HASH = "SELECT password_hash FROM identity.users WHERE user_id = $1"  # noqa: S105 - SQL
+_FIND_CREDENTIALS = f"""
+SELECT {_COLUMNS}, password_hash FROM identity.users WHERE phone = $1
+"""  # noqa: S608 - constants
 _SET_PASSWORD_HASH = "UPDATE identity.users SET password_hash = $2 WHERE user_id = $1"  # noqa: S105 - SQL
 
 _ADD = f"""
@@ -69,10 +71,12 @@ class PostgresUsers:
         row = await self._connection.fetchrow(_FIND_BY_PHONE, phone)
         return None if row is None else _user_of(row)
 
-    async def find_password_hash(self, user_id: UserId) -> str | None:
-        """Return the password hash of an account, or None."""
-        password_hash: str | None = await self._connection.fetchval(_FIND_PASSWORD_HASH, user_id)
-        return password_hash
+    async def find_credentials(self, phone: Phone) -> Credentials | None:
+        """Return the account of a phone with its password hash, or None, with the same work."""
+        row = await self._connection.fetchrow(_FIND_CREDENTIALS, phone)
+        if row is None:
+            return None
+        return Credentials(user=_user_of(row), password_hash=row["password_hash"])
 
     async def set_password_hash(self, user_id: UserId, password_hash: str) -> None:
         """Replace the password hash of an account."""

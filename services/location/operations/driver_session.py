@@ -107,6 +107,7 @@ class DriverSession:
         self._waiter: asyncio.Future[None] | None = None
         self._said_something = False
         self._drained = False
+        self._fenced_off = False
         self.error: DomainError | None = None
 
     @property
@@ -150,32 +151,42 @@ class DriverSession:
         self._received_seq = max(self._received_seq, seq)
         if len(self._rejected) < REJECTED_MAX:
             self._rejected.append(Rejected(seq, reason, detail))
-        if not self._in_flight:
+        if not self._in_flight and not self._fenced_off:
             self._decided_seq = self._received_seq
             self._acknowledge_now()
 
     def decided(self, update: Update, verdict: str) -> None:
         """Take the store's verdict on an update."""
         self._in_flight -= 1
+        ending = self._ending_of(verdict)
+        if ending is not None:
+            self.end(ending)
+            self._fenced_off = True
+        if self._fenced_off:
+            # Not written, so not decided: the phone sends it again over its next stream.
+            return
         self._decided_seq = update.seq if self._in_flight else self._received_seq
         if verdict == OLD:
             self._rejected.append(Rejected(update.seq, Refusal.TOO_OLD.value))
         elif verdict == TRIP_OVER:
             self._rejected.append(Rejected(update.seq, Refusal.TRIP_NOT_TRACKED.value))
-        elif verdict == SUPERSEDED:
-            self.end(SessionSupersededError(self.session))
-        elif verdict == REPLACED:
-            self.end(NotTheTripDriverError(self.trip_id))
-        elif verdict == MISSING:
-            # The store lost the session: the phone opens a new one and sends again what is not
-            # decided.
-            self.end(DependencyUnavailableError("valkey", retry_after_seconds=0.2))
         if (
             self._rejected
             or update.kind != POSITION
             or self._decided_seq - self._acknowledged_seq >= UNACKNOWLEDGED_MAX
         ):
             self._acknowledge_now()
+
+    def _ending_of(self, verdict: str) -> DomainError | None:
+        """Return the error with which the session ends, if the store takes nothing of it any more."""
+        if verdict == SUPERSEDED:
+            return SessionSupersededError(self.session)
+        if verdict == REPLACED:
+            return NotTheTripDriverError(self.trip_id)
+        if verdict == MISSING:
+            # The store lost the session: the phone opens a new one.
+            return DependencyUnavailableError("valkey", retry_after_seconds=0.2)
+        return None
 
     def acknowledge_if_due(self) -> None:
         """Say what has been decided since the last time, if anything."""

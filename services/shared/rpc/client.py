@@ -1,6 +1,5 @@
 """Opens channels to other services through Envoy's mesh listener, with our certificate."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from google.protobuf import descriptor as descriptors
 
 from services.shared.errors import DomainError, Kind
 from services.shared.rpc.caller import DEADLINE_MONOTONIC, REQUEST_ID
-from services.shared.rpc.policy import Idempotency, MethodRule, load_rules
+from services.shared.rpc.policy import MethodRule, load_rules
 from services.shared.settings import ServiceSettings
 
 _LEAST_SECONDS = 0.02
@@ -56,8 +55,8 @@ def mesh_channel(
 ) -> grpc.aio.Channel:
     """Return a channel on which `service_name` calls the methods of `services`.
 
-    Reads are retried on UNAVAILABLE, at most twice, with backoff; nothing else is: a write that may
-    have left is repeated by its caller, with the same request id.
+    Envoy retries reads, by the class that the contract gives them. A write that may have left is
+    repeated by its caller, with the same request id.
     """
     rules: dict[str, MethodRule] = {}
     for service in services:
@@ -70,7 +69,6 @@ def mesh_channel(
     )
     options = [
         ("grpc.ssl_target_name_override", _SERVER_NAME),
-        ("grpc.service_config", json.dumps(_service_config(rules.values()))),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
     ]
@@ -80,21 +78,3 @@ def mesh_channel(
         options=options,
         interceptors=[_DeadlineInterceptor(rules)],
     )
-
-
-def _service_config(rules: Any) -> dict[str, Any]:
-    names = []
-    for rule in rules:
-        if rule.idempotency is Idempotency.READ:
-            _, service, method = rule.path.split("/")
-            names.append({"service": service, "method": method})
-    if not names:
-        return {}
-    retry = {
-        "maxAttempts": 3,
-        "initialBackoff": "0.05s",
-        "maxBackoff": "0.5s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    return {"methodConfig": [{"name": names, "retryPolicy": retry}]}

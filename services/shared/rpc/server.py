@@ -6,7 +6,7 @@ Health, reflection, the interceptor, and a drain before the end.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -140,4 +140,20 @@ def _serve_reflection(server: grpc.aio.Server) -> None:
         names += [f"{file.package}.{service.name}" for service in file.service]
     for module in (health_pb2, reflection_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    reflection.enable_server_reflection(names, server, pool)
+    reflection.enable_server_reflection(names, server, cast("Any", _MethodsToo(pool)))
+
+
+class _MethodsToo:
+    """Is a descriptor pool that finds the file of a method too, for `grpcurl describe`."""
+
+    def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> descriptors.FileDescriptor:  # noqa: N802
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindFileContainingSymbol(symbol.rpartition(".")[0])

@@ -16,13 +16,14 @@ from services.stack.home import Home
 from services.stack.replay.access import StackAccess, access_to_home, access_to_stack
 from services.stack.replay.fleet import FleetReplay, Pace, Run
 from services.stack.replay.report import result_table
+from services.stack.replay.schedule import speed_for
 from services.stack.replay.traces import Trace, read_traces
 from services.stack.service_process import PROJECT_FOLDER
 
 _TRACES = PROJECT_FOLDER / "data" / "gps_liverpool_bus14" / "traces.csv.gz"
-# Closer positions could meet in one batch of the server, which then shows followers only the
-# newest.
-_GAP_SECONDS_MIN = 0.05
+# Followers who read more slowly than positions come get only the newest. Closer together than this,
+# a machine that is busy for a moment would make a slow follower of everyone.
+_GAP_SECONDS_MIN = 0.12
 _REFRESH_SECONDS = 0.2
 
 
@@ -85,8 +86,8 @@ async def _access(closing: AsyncExitStack, location_processes: int) -> StackAcce
 
 
 def _pace(traces: list[Trace], replay_seconds: float) -> Pace:
-    longest = max(trace.duration.total_seconds() for trace in traces)
-    return Pace(speed=max(1.0, longest / replay_seconds), gap_seconds_min=_GAP_SECONDS_MIN)
+    speed = speed_for(traces, seconds=replay_seconds, gap_seconds_min=_GAP_SECONDS_MIN)
+    return Pace(speed=speed, gap_seconds_min=_GAP_SECONDS_MIN)
 
 
 async def _drive_visibly(fleet: FleetReplay, pace: Pace) -> None:

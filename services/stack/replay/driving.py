@@ -28,6 +28,7 @@ async def drive(
     trip_id: str,
     plan: Sequence[PlannedPosition],
     record: RunRecord,
+    gap_seconds_min: float,
 ) -> None:
     """Drive one trip from STARTED to ENDED; the record holds what became of its positions."""
     listener = DriverListener(on_rejected=record.note_refused)
@@ -36,25 +37,34 @@ async def drive(
             vehicle_id, trip_id, pacing=Pacing.KEEP, listener=listener
         ) as session:
             await session.send_status(trip_pb2.TRIP_STATUS_STARTED, capture_time=_now())
-            await _send_positions(session, plan, record)
+            await _send_positions(session, plan, record, gap_seconds_min=gap_seconds_min)
             await session.send_status(trip_pb2.TRIP_STATUS_ENDED, capture_time=_now())
     except UnacknowledgedError as error:
         record.undecided_count = error.pending_count
 
 
 async def _send_positions(
-    session: DriverSession, plan: Sequence[PlannedPosition], record: RunRecord
+    session: DriverSession,
+    plan: Sequence[PlannedPosition],
+    record: RunRecord,
+    *,
+    gap_seconds_min: float,
 ) -> None:
-    begin = time.monotonic()
+    begin = last_sent = time.monotonic()
+    last_due = 0.0
     for planned in plan:
-        await asyncio.sleep(begin + planned.send_after_seconds - time.monotonic())
+        # Held up, positions keep their distance: a real phone does not send two at once either.
+        earliest = last_sent + min(gap_seconds_min, planned.send_after_seconds - last_due)
+        due = max(begin + planned.send_after_seconds, earliest)
+        await asyncio.sleep(due - time.monotonic())
+        last_sent, last_due = time.monotonic(), planned.send_after_seconds
         position = make_position(
             planned.point.latitude,
             planned.point.longitude,
             capture_time=planned.capture_time,
             heading_degrees=planned.point.heading_degrees,
         )
-        record.note_sent(position, at=time.monotonic())
+        record.note_sent(position, at=last_sent)
         record.note_seq(position, await session.send_position_message(position))
     # What is still undecided then is counted when the session is left.
     with suppress(TimeoutError):

@@ -148,6 +148,7 @@ class FleetReplay:
                 trip_id=run.trip_id,
                 plan=list(plan),
                 record=run.record,
+                gap_seconds_min=pace.gap_seconds_min,
             )
             if following is not None:
                 await asyncio.wait({following}, timeout=_LAST_UPDATE_SECONDS)

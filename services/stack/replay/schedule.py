@@ -6,11 +6,14 @@ begins in the past and reaches the present with its last position; at speed 1 ev
 captured when it is sent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from services.stack.replay.traces import Trace, TracePoint
+
+_SPEED_MAX = 10_000.0
+_HALVINGS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,22 @@ def plan_replay(
             send_after_seconds=seconds,
             capture_time=last_sent - (trace.duration - point.offset),
         )
+
+
+def speed_for(traces: Sequence[Trace], *, seconds: float, gap_seconds_min: float) -> float:
+    """Return the least speed, at least 1, at which all traces are sent within some seconds.
+
+    Where the gap alone takes longer, no speed is enough and the highest is returned.
+    """
+    slow, fast = 1.0, _SPEED_MAX
+    for _ in range(_HALVINGS):
+        middle = (slow * fast) ** 0.5
+        longest = max(
+            _send_times(trace, speed=middle, gap_seconds_min=gap_seconds_min)[-1]
+            for trace in traces
+        )
+        slow, fast = (slow, middle) if longest <= seconds else (middle, fast)
+    return fast
 
 
 def _send_times(trace: Trace, *, speed: float, gap_seconds_min: float) -> list[float]:

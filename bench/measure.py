@@ -1,0 +1,312 @@
+"""Runs one scenario on a stack of its own: starts all, measures, and returns the figures.
+
+Called by load.py.
+"""
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.meters import CpuReading, describe_machine, read_cpu, read_memory
+from bench.scenario import Route, Scenario
+from bench.world import BenchTrip, TokenMint, make_trips, track
+from services.stack.embedded import EmbeddedStack, StackOptions
+
+Say = Callable[[str], None]
+GENERATOR = "generator"
+# What the load needs to be let through: a phone sends a position every three seconds, not five a
+# second.
+_SETTINGS = {
+    "WAYFARE_LOCATION_POSITIONS_PER_MINUTE": "600",
+    "WAYFARE_LOCATION_INTERVAL_LEAST_SECONDS": "0",
+    "WAYFARE_STREAMS_MAX": "30000",
+}
+_LATENCY_BIN_MICROSECONDS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Holds what one scenario gave. Counts are of the whole run, rates of the measured window."""
+
+    scenario: Scenario
+    machine: dict[str, str]
+    opened: int
+    open_seconds: float
+    refused: dict[str, int]
+    reasons: dict[str, int]
+    sent: int = 0
+    acked: int = 0
+    rejected: int = 0
+    delivered: int = 0
+    conflated: int = 0
+    lost: int = 0
+    held_back: int = 0
+    late_ticks: int = 0
+    window_seconds: float = 0.0
+    window_sent: int = 0
+    window_delivered: int = 0
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    others_cpu_seconds: float = 0.0
+    bytes_per_stream: dict[str, float] = field(default_factory=dict)
+    latency_milliseconds: dict[str, float] = field(default_factory=dict)
+
+    def microseconds_per_position(self, part: str) -> float:
+        """Return the CPU time of one part for each position sent in the window."""
+        return self.cpu_seconds[part] / max(1, self.window_sent) * 1e6
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        document = asdict(self)
+        document["cpu_microseconds_per_position"] = {
+            part: round(self.microseconds_per_position(part), 2) for part in self.cpu_seconds
+        }
+        return document
+
+
+class Worker:
+    """Is one generator process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        """Talk to `process` by its pipes."""
+        self._process = process
+        self.pid = process.pid
+
+    async def ask(self, command: str) -> dict[str, Any]:
+        """Give a command and wait for its answer."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{command}\n".encode())
+        line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the generator ended at {command}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    async def end(self) -> None:
+        """Let the process end."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+
+async def measure(
+    scenario: Scenario, *, say: Say, settings: dict[str, str] | None = None
+) -> Figures:
+    """Run `scenario` and return its figures; `say` is told how far it is."""
+    options = StackOptions(settings={"location": {**_SETTINGS, **(settings or {})}})
+    async with AsyncExitStack() as exits:
+        say("starting the stack")
+        stack = await exits.enter_async_context(EmbeddedStack(options=options))
+        say(f"tracking {scenario.drivers:,} trips")
+        trips = make_trips(
+            TokenMint(stack),
+            trip_count=scenario.drivers,
+            followers_per_trip=scenario.followers_per_trip,
+        )
+        await track(stack, trips)
+        workers = [
+            await _start_worker(exits, stack, scenario, part)
+            for part in _parts_of(trips, scenario.generator_processes)
+        ]
+        return await _Run(scenario, stack, workers, say).run()
+
+
+def _parts_of(trips: list[BenchTrip], count: int) -> list[list[BenchTrip]]:
+    return [trips[start::count] for start in range(count)]
+
+
+async def _start_worker(
+    exits: AsyncExitStack, stack: EmbeddedStack, scenario: Scenario, trips: list[BenchTrip]
+) -> Worker:
+    names = {"driver": "location-1", "follower": "location-2"}
+    config: dict[str, Any] = {
+        **asdict(scenario),
+        "open_per_second": scenario.open_per_second / scenario.generator_processes,
+        "trips": [asdict(trip) for trip in trips],
+    }
+    for kind, name in names.items():
+        direct = scenario.route is Route.DIRECT
+        config[f"{kind}_address"] = stack.services[name].listen if direct else stack.edge_address
+        config[f"{kind}_instance"] = "" if direct or scenario.spread else name
+    path = stack.secrets / f"bench-{trips[0].trip_id}.json"
+    await asyncio.to_thread(_write_private, path, json.dumps(config))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.worker", str(path)),
+        cwd=Path(__file__).parents[1],
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 26,
+    )
+    worker = Worker(process)
+    exits.push_async_callback(worker.end)
+    return worker
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+class _Run:
+    """Is one run of a scenario on a stack that is ready."""
+
+    def __init__(
+        self, scenario: Scenario, stack: EmbeddedStack, workers: list[Worker], say: Say
+    ) -> None:
+        self._scenario = scenario
+        self._stack = stack
+        self._workers = workers
+        self._say = say
+        self._process_ids = {
+            name: process.pid
+            for name, process in stack.processes().items()
+            if process.pid is not None
+        }
+
+    async def run(self) -> Figures:
+        """Open, send, settle, and put the figures together."""
+        scenario = self._scenario
+        await self._ask_all("connect")
+        await asyncio.sleep(1.0)
+        memory_before = read_memory(self._process_ids)
+        self._say(f"opening {scenario.drivers + scenario.follower_count:,} streams")
+        openings = await self._ask_all("open")
+        memory_after = read_memory(self._process_ids)
+        ended = _sum_of(openings, "ended")
+        unanswered = sum(one["unanswered"] for one in openings)
+        figures: dict[str, Any] = {
+            "scenario": scenario,
+            "machine": describe_machine(),
+            "opened": sum(one["opened"] for one in openings),
+            "open_seconds": max(one["seconds"] for one in openings),
+            "refused": ended | ({"unanswered": unanswered} if unanswered else {}),
+            "bytes_per_stream": self._bytes_per_stream(memory_before, memory_after),
+        }
+        if scenario.sends:
+            figures |= await self._send()
+        figures["reasons"] = await self._reasons()
+        await self._ask_all("quit")
+        return Figures(**figures)
+
+    async def _send(self) -> dict[str, Any]:
+        scenario = self._scenario
+        self._say(f"sending {scenario.positions_per_second:,.0f} positions a second")
+        await self._ask_all("start")
+        await asyncio.sleep(scenario.warmup_seconds)
+        conflated_before = await self._conflated()
+        before = self._read_cpu()
+        await self._ask_all("mark")
+        await asyncio.sleep(scenario.duration_seconds)
+        windows = await self._ask_all("stop")
+        after = self._read_cpu()
+        self._say("waiting for the last acknowledgements")
+        totals = await self._ask_all("settle")
+        conflated = await self._conflated()
+        total = {
+            name: sum(one[name] for one in totals)
+            for name in ("sent", "acked", "rejected", "expected", "delivered", "held_back")
+        }
+        # From the hub's own count: what it conflated before the window, nobody was to get either.
+        lost = total.pop("expected") - total["delivered"] - round(conflated)
+        cpu = {name: after.parts[name] - before.parts[name] for name in after.parts}
+        return {
+            **total,
+            "conflated": round(conflated - conflated_before),
+            "lost": lost,
+            "late_ticks": sum(one["late_ticks"] for one in windows),
+            "window_seconds": after.at - before.at,
+            "window_sent": sum(one["sent"] for one in windows),
+            "window_delivered": sum(one["delivered"] for one in windows),
+            "cpu_seconds": cpu,
+            "others_cpu_seconds": after.machine - before.machine - sum(cpu.values()),
+            "latency_milliseconds": _latencies(totals),
+        }
+
+    def _read_cpu(self) -> CpuReading:
+        reading = read_cpu(
+            self._process_ids | {f"worker-{one.pid}": one.pid for one in self._workers}
+        )
+        own = sum(reading.parts.pop(f"worker-{one.pid}") for one in self._workers)
+        reading.parts[GENERATOR] = own
+        return reading
+
+    def _bytes_per_stream(self, before: dict[str, int], after: dict[str, int]) -> dict[str, float]:
+        scenario = self._scenario
+        both = scenario.drivers + scenario.follower_count
+        streams = {
+            "location-1": scenario.drivers,
+            "location-2": scenario.follower_count,
+            "envoy": both if scenario.route is Route.EDGE else 0,
+        }
+        if scenario.spread:
+            streams |= {"location-1": both // 2, "location-2": both // 2}
+        return {
+            name: (after[name] - before[name]) / count for name, count in streams.items() if count
+        }
+
+    async def _conflated(self) -> float:
+        return sum(
+            value
+            for name, value in await self._metrics()
+            if name.startswith("wayfare_location_conflated_total")
+        )
+
+    async def _reasons(self) -> dict[str, int]:
+        """Count why calls of the two streams ended, as the processes themselves say."""
+        reasons: Counter[str] = Counter()
+        for name, value in await self._metrics():
+            if name.startswith("wayfare_rpc_total{") and (
+                "StreamDriver" in name or "FollowTrip" in name
+            ):
+                reasons[name.partition("{")[2].rstrip("}")] += int(value)
+        return dict(reasons)
+
+    async def _metrics(self) -> list[tuple[str, float]]:
+        lines: list[tuple[str, float]] = []
+        async with httpx.AsyncClient(trust_env=False, timeout=10.0) as client:
+            for name in ("location-1", "location-2"):
+                answer = await client.get(self._stack.services[name].metrics_url)
+                for line in answer.text.splitlines():
+                    if not line.startswith("#"):
+                        series, _, value = line.rpartition(" ")
+                        lines.append((series, float(value)))
+        return lines
+
+    async def _ask_all(self, command: str) -> list[dict[str, Any]]:
+        return list(await asyncio.gather(*(worker.ask(command) for worker in self._workers)))
+
+
+def _sum_of(answers: list[dict[str, Any]], name: str) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for answer in answers:
+        total.update(answer[name])
+    return dict(total)
+
+
+def _latencies(answers: list[dict[str, Any]]) -> dict[str, float]:
+    """Return percentiles in milliseconds from the workers' histograms."""
+    bins: Counter[int] = Counter()
+    for answer in answers:
+        for number, count in answer["latencies"]:
+            bins[number] += count
+    total = sum(bins.values())
+    if not total:
+        return {}
+    wanted = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p99.9": 0.999}
+    found: dict[str, float] = {}
+    seen = 0
+    for number in sorted(bins):
+        seen += bins[number]
+        for name, share in wanted.items():
+            if name not in found and seen >= share * total:
+                found[name] = (number + 1) * _LATENCY_BIN_MICROSECONDS / 1000
+    found["max"] = (max(bins) + 1) * _LATENCY_BIN_MICROSECONDS / 1000
+    return found
