@@ -9,6 +9,7 @@ and frames that are split or merged anywhere.
 import asyncio
 import struct
 from collections.abc import Mapping
+from typing import cast
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -118,8 +119,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say our settings: no header table, and windows so wide that the server never waits."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = transport = cast("asyncio.Transport", transport)
         settings = ((HEADER_TABLE_SIZE, 0), (ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, WINDOW_MOST))
         payload = b"".join(struct.pack(">HI", name, value) for name, value in settings)
         window = struct.pack(">I", WINDOW_MOST - WINDOW_DEFAULT)

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace

@@ -212,10 +212,10 @@ class _Run:
         conflated = await self._conflated()
         total = {
             name: sum(one[name] for one in totals)
-            for name in ("sent", "acked", "rejected", "expected", "delivered", "held_back")
+            for name in ("sent", "acked", "rejected", "missing", "delivered", "held_back")
         }
-        # From the hub's own count: what it conflated before the window, nobody was to get either.
-        lost = total.pop("expected") - total["delivered"] - round(conflated)
+        # By the hub's own count, from the beginning: nobody was to get what it conflated.
+        lost = total.pop("missing") - round(conflated)
         cpu = {name: after.parts[name] - before.parts[name] for name in after.parts}
         return {
             **total,

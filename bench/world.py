@@ -37,7 +37,7 @@ class TokenMint:
 
     def __init__(self, stack: EmbeddedStack) -> None:
         """Sign with the key that the stack's JWKS publishes."""
-        pem = sorted(stack.home.signing_keys.glob("*.pem"))[-1]
+        pem = max(stack.home.signing_keys.glob("*.pem"))
         self._key = load_pem_private_key(pem.read_bytes(), None)
         self._key_id = pem.stem
 

@@ -9,6 +9,7 @@ pytest_plugins = [
     "tests.support.stack_fixtures",
     "tests.support.envoy_fixtures",
     "tests.support.identity_fixtures",
+    "tests.support.location_stores",
 ]
 
 # A busy machine is no failure.

@@ -57,7 +57,8 @@ def position_payload(position: position_pb2.Position) -> bytes:
 
 
 def status_payload(report: driver_stream_pb2.StatusReport) -> bytes:
-    """Return what followers get of a status report."""
+    """Return what followers get of a status report, with nothing that we do not know."""
+    report.DiscardUnknownFields()
     change = trip_update_pb2.TripStatusChange(
         status=report.status, capture_time=report.capture_time
     )

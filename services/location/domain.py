@@ -185,6 +185,12 @@ class PositionGate:
 
     def _confirmed(self, fix: Fix) -> bool:
         """Say whether `fix` is the second in a row that is plausible from a refused one."""
+        if (
+            self._candidate is not None
+            and fix.capture_milliseconds <= self._candidate.capture_milliseconds
+        ):
+            # The same fix again, or an older one, says nothing new.
+            return False
         if self._candidate is not None and self._plausible(self._candidate, fix):
             self._confirmations += 1
         else:

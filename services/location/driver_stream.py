@@ -21,14 +21,17 @@ from services.location.operations.driver_session import (
 from services.location.operations.ring import Ring
 from services.location.operations.tracking import Tracking
 from services.location.ports import LiveStore, SessionGrant
+from services.location.quick_check import is_surely_valid
 from services.location.settings import LocationSettings
 from services.shared.clock import Clock
 from services.shared.errors import DomainError
 from services.shared.rpc.caller import Caller, current_caller
-from services.shared.rpc.validation import read_message
+from services.shared.rpc.validation import check_message, parse_message, read_message
 from wayfare.location.v1 import driver_stream_pb2
 
 _LEAVE_SECONDS = 10.0
+# As in the rule of DriverMessage.seq.
+_SEQ_MAX = 1 << 52
 DriverMessage = driver_stream_pb2.DriverMessage
 
 
@@ -83,9 +86,11 @@ class DriverStreams:
         self, caller: Caller, hello: driver_stream_pb2.DriverHello
     ) -> tuple[DriverSession, SessionGrant, int]:
         expected_count = 0
-        if hello.trip_id:
+        # A UUID may come in capitals; keys are in small letters.
+        trip_id = hello.trip_id.lower()
+        if trip_id:
             trip = await self.tracking.authorize_driver(
-                hello.trip_id,
+                trip_id,
                 tenant_id=caller.tenant_id,
                 driver_id=caller.user_id,
                 vehicle_id=hello.vehicle_id,
@@ -95,13 +100,13 @@ class DriverStreams:
             driver_id=caller.user_id,
             tenant_id=caller.tenant_id,
             vehicle_id=hello.vehicle_id,
-            trip_id=hello.trip_id,
+            trip_id=trip_id,
             resume_seq=hello.resume_seq if hello.HasField("resume_seq") else None,
         )
         session = DriverSession(
             driver_id=caller.user_id,
             session=grant.session,
-            trip_id=hello.trip_id,
+            trip_id=trip_id,
             trip_status=TripStatus(grant.trip_status),
             resume_seq=grant.seq,
             gate=gate_for(self.settings, grant.capture_milliseconds, grant.live_payload),
@@ -128,7 +133,9 @@ class DriverStreams:
         in_flight_max = self.settings.location_session_pending_max
         async for data in requests:
             try:
-                message = read_message(data, DriverMessage, max_bytes=max_bytes)
+                message = parse_message(data, DriverMessage, max_bytes=max_bytes)
+                if not is_surely_valid(message):
+                    check_message(message)
             except DomainError as error:
                 session.refuse(_seq_of(data, max_bytes), error.reason, error.message)
                 continue
@@ -240,6 +247,8 @@ def _seq_of(data: bytes, max_bytes: int) -> int:
     if len(data) > max_bytes:
         return 0
     try:
-        return max(0, DriverMessage.FromString(data).seq)
+        seq = DriverMessage.FromString(data).seq
     except Exception:  # noqa: BLE001 - any unreadable bytes mean the same
         return 0
+    # A number that breaks the rule itself would shadow all that come after it.
+    return seq if 0 <= seq <= _SEQ_MAX else 0

@@ -51,13 +51,30 @@ class FollowStreams:
         """Write updates until the trip ends, the client leaves, or the stream must."""
         caller = current_caller()
         trip = await self.tracking.authorize_follower(
-            request.trip_id, tenant_id=caller.tenant_id, user_id=caller.user_id, role=caller.role
+            # A UUID may come in capitals; keys are in small letters.
+            request.trip_id.lower(),
+            tenant_id=caller.tenant_id,
+            user_id=caller.user_id,
+            role=caller.role,
         )
-        token = parse_token(request.resume_token)
-        if trip.stopped and token is None:
+        if trip.stopped and parse_token(request.resume_token) is None:
             raise TripNotTrackedError(trip.trip_id)
-        if caller.role == PASSENGER:
-            await self.tracking.count_followed(caller.user_id, trip.trip_id)
+        if caller.role != PASSENGER:
+            await self._follow(trip, request, caller, context)
+            return
+        await self.tracking.count_followed(caller.user_id, trip.trip_id)
+        try:
+            await self._follow(trip, request, caller, context)
+        finally:
+            await self.tracking.uncount_followed(caller.user_id, trip.trip_id)
+
+    async def _follow(
+        self,
+        trip: TrackedTrip,
+        request: location_service_pb2.FollowTripRequest,
+        caller: Caller,
+        context: Any,
+    ) -> None:
         follower = await self.hub.attach(
             trip.trip_id,
             bucket=self.live.bucket_of(trip.driver_id),
@@ -67,14 +84,12 @@ class FollowStreams:
             follower.renew_at = self.clock.monotonic() + _FOLLOW_RENEW_SECONDS
         self.ring.add(follower)
         try:
-            asked_to_resume = bool(request.resume_token)
-            await self._open(trip, follower, token, asked_to_resume, context)
+            token = parse_token(request.resume_token)
+            await self._open(trip, follower, token, bool(request.resume_token), context)
             await self._write_until_end(follower, caller, context)
         finally:
             self.ring.discard(follower)
             self.hub.detach(follower)
-            if caller.role == PASSENGER:
-                await self.tracking.uncount_followed(caller.user_id, trip.trip_id)
 
     async def _open(
         self,

@@ -73,9 +73,11 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
             answer = await self._live.replay_answer(request_key, body_hash)
             if answer is not None:
                 return _pb.ReportPositionsResponse.FromString(answer)
-        if request.trip_id:
+        # A UUID may come in capitals; keys are in small letters.
+        trip_id = request.trip_id.lower()
+        if trip_id:
             await self._tracking.authorize_driver(
-                request.trip_id,
+                trip_id,
                 tenant_id=caller.tenant_id,
                 driver_id=caller.user_id,
                 vehicle_id=request.vehicle_id,
@@ -84,7 +86,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
             driver_id=caller.user_id,
             tenant_id=caller.tenant_id,
             vehicle_id=request.vehicle_id,
-            trip_id=request.trip_id,
+            trip_id=trip_id,
         )
         outcome = await self._reports.report(
             [
@@ -92,7 +94,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
                 for p in request.positions
             ],
             driver_id=caller.user_id,
-            trip_id=request.trip_id,
+            trip_id=trip_id,
             gate=gate_for(self._settings, known.capture_milliseconds, known.live_payload),
             now_milliseconds=int(self._clock.now().timestamp() * 1000),
         )

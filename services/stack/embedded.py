@@ -59,6 +59,8 @@ class StackOptions:
     durable: bool = True
     log_level: str = "INFO"
     envoy_threads: int | None = None
+    database_url: str | None = None
+    valkey_url: str | None = None
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -175,6 +177,7 @@ class EmbeddedStack:
         self._start_time = datetime.now(UTC)
         self.home = self._open_home()
         self._exit_stack.enter_context(self.home.lock())
+        await self.home.wait_for_leftovers()
         self._run_folder = self._exit_stack.enter_context(self.home.run_folder())
         self._exit_stack.callback(self.home.clear_state)
         self._make_secrets()
@@ -235,7 +238,7 @@ class EmbeddedStack:
         write_certificates(self.home.certificates, MESH_SERVICES)
 
     def _make_postgres(self) -> PostgresServer | ExternalPostgres:
-        own = os.environ.get("DATABASE_URL")
+        own = self._options.database_url
         if own:
             return ExternalPostgres(admin_dsn=own, secrets_folder=self.home.secrets)
         return PostgresServer(
@@ -247,7 +250,7 @@ class EmbeddedStack:
         )
 
     def _make_valkey(self) -> ValkeyServer | ExternalValkey:
-        own = os.environ.get("VALKEY_URL")
+        own = self._options.valkey_url
         if own:
             return ExternalValkey(own)
         return ValkeyServer(

@@ -4,16 +4,21 @@ Its path is `.wayfare` in the current folder, or WAYFARE_HOME. Every command fin
 through `state.json` in it.
 """
 
+import asyncio
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from services.stack.errors import HomeInUseError, NotRunningError, StackError
 from services.stack.passwords import write_private_file
@@ -21,7 +26,10 @@ from services.stack.process import ChildProcess
 
 _SOCKET_PATH_BYTES_MAX = 107
 _LONGEST_SOCKET_NAME = "postgres/.s.PGSQL.5432"
+_AWKWARD_IN_PATHS = re.compile(r"[^A-Za-z0-9/._-]")
 _STATE_VERSION = 1
+_LEFTOVER_SECONDS = 40.0
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +110,9 @@ class Home:
 
     @contextmanager
     def run_folder(self) -> Iterator[Path]:
-        """Make the folder of the sockets: `run`, or a short one where paths would be too long."""
+        """Make the folder of the sockets: `run`, or a short one where its path would not do."""
         inside = self.path / "run"
-        if len(str(inside / _LONGEST_SOCKET_NAME).encode()) <= _SOCKET_PATH_BYTES_MAX:
+        if _is_fit_for_sockets(inside):
             folder = inside
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700)
@@ -115,6 +123,27 @@ class Home:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    async def wait_for_leftovers(self) -> None:
+        """Wait until the processes of a stack that was killed are gone.
+
+        The kernel takes them down with their parent, but they may need a moment, in which they
+        would remove sockets of the new stack or write to its files.
+        """
+        if not self._state_file.exists():
+            return
+        try:
+            state = self._parse_state()
+        except (StackError, ValueError, TypeError):
+            # Written by another version, or not to its end: nothing can be learned from it.
+            return
+        end = time.monotonic() + _LEFTOVER_SECONDS
+        while left := [part.name for part in state.parts if _is_ours(part.pid, state.run_folder)]:
+            if time.monotonic() >= end:
+                raise StackError(
+                    f"These processes of a killed stack do not end: {', '.join(left)}."
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+
     def write_state(self, state: StackState) -> None:
         """Record what runs."""
         text = json.dumps({"version": _STATE_VERSION, **asdict(state)}, indent=2)
@@ -124,6 +153,9 @@ class Home:
         """Return what runs; raise NotRunningError when nothing does."""
         if not self.is_locked() or not self._state_file.exists():
             raise NotRunningError(f"No stack runs on {self.path}: start one with `wayfare up`.")
+        return self._parse_state()
+
+    def _parse_state(self) -> StackState:
         document: dict[str, Any] = json.loads(self._state_file.read_text(encoding="utf-8"))
         if document.pop("version", None) != _STATE_VERSION:
             raise StackError(f"{self._state_file} is of another version: restart `wayfare up`.")
@@ -163,6 +195,24 @@ def part_state(kind: str, part: object, *, check: str) -> PartState:
         check=check,
         log=str(process.log_path) if process is not None else "",
     )
+
+
+def _is_fit_for_sockets(folder: Path) -> bool:
+    # The path becomes part of URLs and of PostgreSQL's lists, each with its own way of quoting.
+    path = str(folder / _LONGEST_SOCKET_NAME)
+    return len(path) <= _SOCKET_PATH_BYTES_MAX and not _AWKWARD_IN_PATHS.search(path)
+
+
+def _is_ours(pid: int | None, run_folder: str) -> bool:
+    # A process id may have been given to somebody else's process meanwhile.
+    if pid is None:
+        return False
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and (
+            run_folder in " ".join((*process.cmdline(), *process.environ().values()))
+        )
+    return False
 
 
 def process_of(part: object) -> ChildProcess | None:

@@ -5,7 +5,6 @@ service starts.
 """
 
 import asyncio
-import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -43,13 +42,13 @@ async def prepare_database(postgres: PostgresInstance, *, database: str | None =
     await migrate(postgres, database=database)
 
 
-async def migrate_home(home: Home) -> list[str]:
-    """Migrate DATABASE_URL's server, that of the running stack, or the stopped one of a home.
+async def migrate_home(home: Home, *, database_url: str = "") -> list[str]:
+    """Migrate the named database, that of the running stack, or the stopped one of a home.
 
     Returns one line per migration applied.
     """
     with ExitStack() as cleaning:
-        postgres = _postgres_of(home, cleaning)
+        postgres = _postgres_of(home, cleaning, database_url=database_url)
         await postgres.start()
         try:
             await create_roles(postgres)
@@ -59,8 +58,10 @@ async def migrate_home(home: Home) -> list[str]:
             await postgres.stop()
 
 
-def _postgres_of(home: Home, cleaning: ExitStack) -> PostgresServer | ExternalPostgres:
-    own = os.environ.get("DATABASE_URL")
+def _postgres_of(
+    home: Home, cleaning: ExitStack, *, database_url: str
+) -> PostgresServer | ExternalPostgres:
+    own = database_url
     if not own and home.is_locked():
         home.read_state()
         own = (home.secrets / "postgres-admin-dsn").read_text(encoding="utf-8")

@@ -345,11 +345,11 @@ class ScriptedServer:
     async def die(self) -> None:
         """Drop every connection and stop listening."""
         if self._server is not None:
+            await self._server.stop(0)
+            self._server = None
             # Their handlers notice a little later.
             for leg in (*self.location.drivers, *self.location.followers):
                 leg.is_open = False
-            await self._server.stop(0)
-            self._server = None
 
     def client(self, settings: ClientSettings = QUICK, **options: Any) -> WayfareClient:
         """Make a client of this server."""

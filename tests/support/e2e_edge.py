@@ -132,18 +132,21 @@ class Edge:
         client.tokens.use_fixed(token)
         return client
 
-    async def track(
-        self, *, tenant_id: str = DEMO_TENANT_ID, vehicle_id: str = "", **changed: Any
+    async def track(self, *, tenant_id: str = DEMO_TENANT_ID) -> Trip:
+        """Begin to track a trip with a driver of its own."""
+        return await self.track_for(str(uuid.uuid4()), tenant_id=tenant_id)
+
+    async def track_for(
+        self, driver_id: str, *, passenger_id: str = "", tenant_id: str = DEMO_TENANT_ID
     ) -> Trip:
-        """Begin to track a trip with new people, as the service that owns trips does."""
-        driver_id, passenger_id = str(uuid.uuid4()), str(uuid.uuid4())
+        """Begin to track a trip, by default with a new passenger, as the trips' service does."""
+        passenger_id = passenger_id or str(uuid.uuid4())
         trip = trip_pb2.TrackedTrip(
             trip_id=str(uuid.uuid4()),
             tenant_id=tenant_id,
             driver_id=driver_id,
-            vehicle_id=vehicle_id or f"bus-{uuid.uuid4().hex[:8]}",
+            vehicle_id=f"bus-{uuid.uuid4().hex[:8]}",
             follower_ids=[passenger_id],
-            **changed,
         )
         async with self.mesh_channel("booking") as mesh:
             await LocationServiceStub(mesh).StartTracking(

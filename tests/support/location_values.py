@@ -93,9 +93,7 @@ def position_update(
     return Update(driver_id, session, seq, capture, POSITION, trip_id, "", payload)
 
 
-def status_update(
-    driver_id: str, *, seq: int, status: str, session: str, trip_id: str
-) -> Update:
+def status_update(driver_id: str, *, seq: int, status: str, session: str, trip_id: str) -> Update:
     """Return a status update."""
     number = trip_pb2.TripStatus.Value(f"TRIP_STATUS_{status}")
     payload = convert.status_payload(a_status(number))

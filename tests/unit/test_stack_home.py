@@ -76,8 +76,11 @@ def test_sockets_lie_in_the_home_when_their_paths_are_short_enough(short_folder:
     assert not folder.exists()
 
 
-def test_sockets_lie_in_a_private_short_folder_when_the_home_is_deep(tmp_path: Path) -> None:
-    home = Home(tmp_path / ("deep" * 25))
+@pytest.mark.parametrize("name", ["deep" * 25, "my project, new"])
+def test_sockets_lie_in_a_private_short_folder_when_the_homes_path_does_not_do(
+    tmp_path: Path, name: str
+) -> None:
+    home = Home(tmp_path / name)
     home.create()
 
     with home.run_folder() as folder:

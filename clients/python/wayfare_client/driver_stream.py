@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import grpc.aio
 
 from wayfare.location.v1 import driver_stream_pb2
+from wayfare_client.call_status import CallStatus
 from wayfare_client.errors import WayfareError, lost
 from wayfare_client.reading import read_from
 from wayfare_client.send_buffer import SendBuffer
@@ -56,6 +57,7 @@ class DriverStream:
     ) -> None:
         self.token = token
         self._call = call
+        self._status = CallStatus(call)
         self._buffer = buffer
         self._outgoing = outgoing
         self._listener = listener
@@ -149,7 +151,7 @@ class DriverStream:
     async def _read(self) -> driver_stream_pb2.DriverReply | None:
         """Read a reply; None when the server ended the stream in good order."""
         self._watch.waiting()
-        reply = await read_from(self._call)
+        reply = await read_from(self._call, self._status)
         self._watch.heard()
         return reply
 

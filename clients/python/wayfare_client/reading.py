@@ -5,7 +5,8 @@ from typing import TypeVar
 
 import grpc.aio
 
-from wayfare_client.errors import error_from_rpc, lost
+from wayfare_client.call_status import CallStatus
+from wayfare_client.errors import lost
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -13,6 +14,7 @@ Reply = TypeVar("Reply")
 
 async def read_from(
     call: grpc.aio.StreamStreamCall[Request, Reply] | grpc.aio.UnaryStreamCall[Request, Reply],
+    status: CallStatus,
 ) -> Reply | None:
     """Read the next message; None when the server ended the stream in good order.
 
@@ -23,7 +25,7 @@ async def read_from(
     try:
         message = await call.read()
     except grpc.aio.AioRpcError as error:
-        raise error_from_rpc(error) from error
+        raise await status.error(error) from error
     except asyncio.CancelledError:
         # gRPC says so too when the call was cancelled, by a timer of this client or by the other
         # side, which is no wish to end the task.

@@ -13,6 +13,7 @@ import grpc.aio
 
 from wayfare.location.v1 import location_service_pb2, position_pb2, trip_update_pb2
 from wayfare.location.v1.location_service_pb2_grpc import LocationServiceStub
+from wayfare_client.call_status import CallStatus
 from wayfare_client.errors import WayfareError, lost
 from wayfare_client.reading import read_from
 from wayfare_client.reconnecting import Reconnector
@@ -184,6 +185,7 @@ class _FollowStream:
         self.is_drain_due = False
         self.drain_reason = ""
         self._call = call
+        self._status = CallStatus(call)
         self._drain_timer: asyncio.TimerHandle | None = None
         self._watch = SilenceWatch(
             self._call.cancel, seconds=settings.silent_heartbeats * settings.heartbeat_seconds
@@ -194,7 +196,7 @@ class _FollowStream:
         if self.is_drain_due:
             raise lost("the server asked for a new stream")
         self._watch.waiting()
-        update = await read_from(self._call)
+        update = await read_from(self._call, self._status)
         self._watch.heard()
         return update
 

@@ -44,9 +44,14 @@ WHERE session_id = $1 AND revoke_time IS NULL AND token_expire_time > $2
 RETURNING session_id
 """
 
+# Locked in one order, so that two of these at once wait for each other and never deadlock.
 _REVOKE_ALL = """
 UPDATE identity.sessions SET revoke_time = $2, revoke_cause = $3
-WHERE user_id = $1 AND revoke_time IS NULL AND token_expire_time > $2
+WHERE session_id IN (
+  SELECT session_id FROM identity.sessions
+  WHERE user_id = $1 AND revoke_time IS NULL AND token_expire_time > $2
+  ORDER BY session_id
+  FOR UPDATE)
 RETURNING session_id
 """
 

@@ -27,7 +27,7 @@ from services.location.ports import (
     TRIP_OVER,
     Update,
 )
-from services.shared.errors import DependencyUnavailableError, DomainError
+from services.shared.errors import DependencyUnavailableError, DomainError, OverloadedError
 
 REJECTED_MAX = 500
 UNACKNOWLEDGED_MAX = 64
@@ -148,10 +148,22 @@ class DriverSession:
 
     def refuse(self, seq: int, reason: str, detail: str = "") -> None:
         """Refuse a message; 0 stands for one whose number could not be read."""
+        if self.error is not None:
+            return
+        if len(self._rejected) + self._in_flight >= REJECTED_MAX:
+            # Dropped, it would count as accepted; not received, the phone sends it again.
+            if seq == self._received_seq:
+                self._received_seq -= 1
+            self.end(
+                OverloadedError(
+                    "too many refused messages wait to be told; open a new stream",
+                    retry_after_seconds=1.0,
+                )
+            )
+            return
         self._received_seq = max(self._received_seq, seq)
-        if len(self._rejected) < REJECTED_MAX:
-            self._rejected.append(Rejected(seq, reason, detail))
-        if not self._in_flight and not self._fenced_off:
+        self._rejected.append(Rejected(seq, reason, detail))
+        if not self._in_flight:
             self._decided_seq = self._received_seq
             self._acknowledge_now()
 
@@ -171,14 +183,14 @@ class DriverSession:
         elif verdict == TRIP_OVER:
             self._rejected.append(Rejected(update.seq, Refusal.TRIP_NOT_TRACKED.value))
         if (
-            self._rejected
+            any(rejected.seq <= self._decided_seq for rejected in self._rejected)
             or update.kind != POSITION
             or self._decided_seq - self._acknowledged_seq >= UNACKNOWLEDGED_MAX
         ):
             self._acknowledge_now()
 
     def _ending_of(self, verdict: str) -> DomainError | None:
-        """Return the error with which the session ends, if the store takes nothing of it any more."""
+        """Return the error that ends the session, if the store takes nothing of it any more."""
         if verdict == SUPERSEDED:
             return SessionSupersededError(self.session)
         if verdict == REPLACED:
@@ -227,9 +239,8 @@ class DriverSession:
         replies: list[Reply] = []
         if self._ack_due:
             self._ack_due = False
-            rejected, self._rejected = self._rejected, []
             self._acknowledged_seq = self._decided_seq
-            replies.append(Ack(seq=self._decided_seq, rejected=rejected))
+            replies.append(Ack(seq=self._decided_seq, rejected=self._take_rejected()))
         if self._notices:
             replies.extend(self._notices.values())
             self._notices = {}
@@ -239,6 +250,14 @@ class DriverSession:
                 replies.append(Heartbeat())
         self._said_something = self._said_something or bool(replies)
         return replies
+
+    def _take_rejected(self) -> list[Rejected]:
+        """Return the refusals up to the mark; those above it wait for what was sent before them."""
+        rejected, self._rejected = self._rejected, []
+        if self._decided_seq < self._received_seq and rejected:
+            self._rejected = [one for one in rejected if one.seq > self._decided_seq]
+            rejected = [one for one in rejected if one.seq <= self._decided_seq]
+        return rejected
 
     async def wait_for_replies(self) -> None:
         """Wait until something must be said, or the stream must end."""
@@ -261,6 +280,9 @@ class DriverSession:
             await self._batcher.wait_flushed()
 
     def _is_new(self, seq: int) -> bool:
+        if self.error is not None:
+            # The stream ends: the phone sends again what is not decided.
+            return False
         if seq <= 0:
             self.refuse(0, Refusal.SEQ_OUT_OF_ORDER.value, "seq begins at 1")
             return False

@@ -107,14 +107,25 @@ class Follower:
         self._waiter: asyncio.Future[None] | None = None
 
     def begin_after(self, token: ResumeToken) -> None:
-        """Take what comes after `token` only."""
-        self._epoch = token.epoch
-        self.version = token.version
+        """Take what comes after `token` only; some of what came before may be queued already."""
+        if self._epoch != token.epoch:
+            self._epoch = token.epoch
+            self.version = token.version
+            return
+        self.version = max(self.version, token.version)
+        newer = (event for event in self._events if event[0] > token.version)
+        self._events = deque(newer)
+        if self._position_version <= token.version:
+            self._position = None
 
     def _is_new(self, epoch: str, version: int) -> bool:
+        if self.ended:
+            # Something may have been left out: the client resumes after what it got.
+            return False
         if epoch != self._epoch:
             # The store lost the trip's state and counts anew.
             self._epoch = epoch
+            self._position_version = -1
         elif version <= self.version:
             return False
         self.version = version

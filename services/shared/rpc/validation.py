@@ -38,16 +38,21 @@ def read_message(data: bytes, message_class: type[MessageType], *, max_bytes: in
 
     Raises MessageTooLargeError, MessageMalformedError or RequestInvalidError.
     """
+    message = parse_message(data, message_class, max_bytes=max_bytes)
+    check_message(message)
+    return message
+
+
+def parse_message(data: bytes, message_class: type[MessageType], *, max_bytes: int) -> MessageType:
+    """Return `data` as a message, unchecked. Raises MessageTooLargeError, MessageMalformedError."""
     if len(data) > max_bytes:
         raise MessageTooLargeError(len(data), max_bytes)
     try:
-        message = message_class.FromString(data)
+        return message_class.FromString(data)
     except DecodeError:
         raise MessageMalformedError(
             f"the bytes are not a {message_class.DESCRIPTOR.full_name}"
         ) from None
-    check_message(message)
-    return message
 
 
 def check_message(message: Message) -> None:

@@ -73,7 +73,7 @@ async def _access(closing: AsyncExitStack, location_processes: int) -> StackAcce
     try:
         access = access_to_home(Home())
     except NotRunningError:
-        printer = closing.enter_context(ProgressPrinter())
+        printer = closing.enter_context(ProgressPrinter(tells_stops=False))
         stack = await closing.enter_async_context(
             EmbeddedStack(location_processes=location_processes, report=printer)
         )

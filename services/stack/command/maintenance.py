@@ -59,7 +59,11 @@ def certs() -> None:
     console.print(f"in {home.certificates}")
 
 
-def migrate() -> None:
+def migrate(
+    database_url: Annotated[
+        str, typer.Option(envvar="DATABASE_URL", help="A database of your own.")
+    ] = "",
+) -> None:
     """Bring the database's schema up to date: roles first, then each service's migrations.
 
     `wayfare up` does so by itself. This is for a database of your own (DATABASE_URL), or to see
@@ -67,7 +71,7 @@ def migrate() -> None:
 
     Example: DATABASE_URL=postgresql://admin@db/wayfare wayfare migrate
     """
-    applied = asyncio.run(migrate_home(Home()))
+    applied = asyncio.run(migrate_home(Home(), database_url=database_url))
     for line in applied:
         console.print(f"[green]✓[/] {line}")
     if not applied:

@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import shlex
 import signal
+import sys
+from pathlib import Path
 from typing import Annotated, Self
 
 import typer
@@ -13,9 +16,13 @@ from services.stack.embedded import EmbeddedStack, StackOptions
 from services.stack.environments import DEMO_ADMIN_PHONE, DEMO_TENANT_ID
 from services.stack.home import Home
 from services.stack.progress import Progress, ProgressKind
+from services.stack.service_process import PROJECT_FOLDER
 from services.stack.supervisor import Supervisor
 
 _NAME_WIDTH = 12
+_PROGRAMS = f"{Path(sys.executable).parent}:{PROJECT_FOLDER / '.tools' / 'bin'}"
+_GET_ME = "wayfare.identity.v1.IdentityService/GetMe"
+_TRACES = "data/gps_liverpool_bus14/traces.csv.gz"
 
 
 def up(
@@ -28,12 +35,18 @@ def up(
     edge_port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port of the edge, if it is free.")
     ] = 8080,
+    database_url: Annotated[
+        str | None, typer.Option(envvar="DATABASE_URL", help="A PostgreSQL server of your own.")
+    ] = None,
+    valkey_url: Annotated[
+        str | None, typer.Option(envvar="VALKEY_URL", help="A Valkey server of your own.")
+    ] = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
     """Start PostgreSQL, Valkey, the services and Envoy, and keep them running until Ctrl-C.
 
     A part that dies is started again. Data survives in the home folder; `wayfare reset` clears it.
-    DATABASE_URL and VALKEY_URL point it at servers of your own instead.
+    The user in DATABASE_URL must be allowed to create roles.
 
     Example: wayfare up --location-processes 4
     """
@@ -43,6 +56,8 @@ def up(
         edge_port=edge_port,
         friendly_ports=True,
         log_level=log_level,
+        database_url=database_url,
+        valkey_url=valkey_url,
     )
     asyncio.run(_run(options))
 
@@ -79,8 +94,9 @@ async def _run_until_cancelled(home: Home, options: StackOptions) -> None:
 class ProgressPrinter:
     """Prints one line per part; while something starts, what it is waits beside a spinner."""
 
-    def __init__(self) -> None:
-        """Begin with nothing under way."""
+    def __init__(self, *, tells_stops: bool = True) -> None:
+        """Begin with nothing under way; `tells_stops` says whether parts that stop get a line."""
+        self._tells_stops = tells_stops
         self._under_way: list[str] = []
         self._status: Status = console.status("")
 
@@ -112,7 +128,9 @@ class ProgressPrinter:
             case ProgressKind.DIED | ProgressKind.GAVE_UP:
                 console.print(f"[red]✗[/] {name} {progress.detail}")
             case ProgressKind.STOPPED:
-                console.print(f"[dim]·[/] {name} stopped [dim]{seconds(progress.seconds)}[/]")
+                if self._tells_stops:
+                    took = seconds(progress.seconds)
+                    console.print(f"[dim]·[/] {name} stopped [dim]{took}[/]")
             case ProgressKind.STOPPING:
                 pass
         self._status.update(", ".join(self._under_way))
@@ -123,29 +141,34 @@ class ProgressPrinter:
 
 
 def _print_how_to_call(stack: EmbeddedStack) -> None:
-    edge = stack.edge_address
+    edge, password_file = stack.edge_address, stack.secrets / "admin-password"
     log_in = (
         f'{{"tenant_id":"{DEMO_TENANT_ID}","phone":"{DEMO_ADMIN_PHONE}",'
-        f'"password":"\'$(cat {stack.secrets / "admin-password"})\'"}}'
+        f'"password":"\'"$(cat {shlex.quote(str(password_file))})"\'"}}'
     )
-    mesh = stack.mesh_address
-    metrics = "  ".join(f"{name} {part.metrics_url}" for name, part in stack.services.items())
+    metrics = "  ".join(part.metrics_url for part in stack.services.values())
     console.print(
         f"""
 [bold green]Wayfare runs.[/] Ctrl-C stops it; `wayfare status` and `wayfare logs` look at it.
 
-[bold]edge[/]     {edge}  (gRPC, gRPC-Web, JSON)      [bold]mesh[/] {mesh}  (mutual TLS)
+[bold]edge[/]     {edge}  (gRPC, gRPC-Web, JSON)
+[bold]mesh[/]     {stack.mesh_address}  (gRPC between services, mutual TLS)
 [bold]metrics[/]  {metrics}
 
-[bold]grpcurl[/]  (server reflection is on)
+[bold]shell[/]    export PATH={_PROGRAMS}:$PATH
+[bold]grpcurl[/]  server reflection is on
   grpcurl -plaintext {edge} list
   grpcurl -plaintext {edge} describe wayfare.location.v1.LocationService
-[bold]curl[/]     (log in as the demo operator's administrator, then ask as that user)
+  wayfare login --admin
+  grpcurl -plaintext -H "authorization: Bearer $(wayfare token)" {edge} {_GET_ME}
+[bold]curl[/]     JSON
   curl -s http://{edge}/v1/sessions:logIn -d '{log_in}'
-  wayfare login --admin && curl -s http://{edge}/v1/me -H "authorization: Bearer $(wayfare token)"
-[bold]python[/]
-  from wayfare_client import WayfareClient  # see clients/python/README.md
-[bold]watch[/]    wayfare demo
+  curl -s http://{edge}/v1/me -H "authorization: Bearer $(wayfare token)"
+[bold]python[/]   python -m asyncio
+  from wayfare_client import WayfareClient
+  client = WayfareClient("{edge}", tenant_id="{DEMO_TENANT_ID}")
+  await client.log_in("{DEMO_ADMIN_PHONE}", open("{password_file}").read().strip())
+[bold]watch[/]    wayfare demo; or: wayfare replay {_TRACES} --traces 2
 """,
         soft_wrap=True,
     )

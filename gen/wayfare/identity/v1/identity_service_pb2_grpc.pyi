@@ -35,7 +35,7 @@ class IdentityServiceStub:
     Returns PHONE_TAKEN if the phone has an account with the operator, PHONE_INVALID if the number cannot exist,
     TENANT_UNKNOWN if there is no such operator, ROLE_NOT_ALLOWED if the role is not PASSENGER or DRIVER,
     REQUEST_ID_REUSED if the request_id came with another request, SESSION_REVOKED if the request is repeated
-    and its session has ended, OVERLOADED if too many passwords wait to be hashed, RATE_LIMITED if the IP address
+    and its session has ended, ACCOUNT_SUSPENDED if it is repeated and the account suspended, OVERLOADED if too many passwords wait to be hashed, RATE_LIMITED if the IP address
     signed up more than 5 times in a minute.
     """
     LogIn: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.LogInRequest, _session_pb2.Session]
@@ -142,7 +142,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         Returns PHONE_TAKEN if the phone has an account with the operator, PHONE_INVALID if the number cannot exist,
         TENANT_UNKNOWN if there is no such operator, ROLE_NOT_ALLOWED if the role is not PASSENGER or DRIVER,
         REQUEST_ID_REUSED if the request_id came with another request, SESSION_REVOKED if the request is repeated
-        and its session has ended, OVERLOADED if too many passwords wait to be hashed, RATE_LIMITED if the IP address
+        and its session has ended, ACCOUNT_SUSPENDED if it is repeated and the account suspended, OVERLOADED if too many passwords wait to be hashed, RATE_LIMITED if the IP address
         signed up more than 5 times in a minute.
         """
 
