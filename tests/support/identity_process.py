@@ -5,7 +5,7 @@ import itertools
 import json
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from pydantic import SecretStr
 
-from services.identity.app import IdentityApp
+from services.identity.app import wire
 from services.identity.settings import IdentitySettings
 from services.identity.signing import load_signing_keys
+from services.shared.clock import SystemClock
+from services.shared.rpc.process import serve
 from wayfare.identity.v1 import identity_service_pb2 as pb
 from wayfare.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from wayfare.identity.v1.session_pb2 import Session
@@ -98,7 +100,6 @@ class IdentityClient:
 class IdentityProcess:
     """A running service."""
 
-    app: IdentityApp
     settings: IdentitySettings
     channel: grpc.aio.Channel
 
@@ -211,16 +212,23 @@ def settings_for(folder: Path, *, dsn: str, valkey_url: str, **values: Any) -> I
 @asynccontextmanager
 async def running_identity(settings: IdentitySettings) -> AsyncIterator[IdentityProcess]:
     """Run the service until the block ends; it serves when the block begins."""
-    app = IdentityApp(settings)
-    task = asyncio.create_task(app.run())
+    stop = asyncio.Event()
+    task = asyncio.create_task(_run(settings, stop))
     channel = grpc.aio.insecure_channel(settings.listen)
     try:
         await until_serving(channel, task=task)
-        yield IdentityProcess(app=app, settings=settings, channel=channel)
+        yield IdentityProcess(settings=settings, channel=channel)
     finally:
         await channel.close()
-        app.stop()
+        stop.set()
         await task
+
+
+async def _run(settings: IdentitySettings, stop: asyncio.Event) -> None:
+    async with AsyncExitStack() as stack:
+        rpc, background = await wire(stack, settings, clock=SystemClock())
+        await rpc.start()
+        await serve(rpc, background, stop)
 
 
 async def health_of(channel: grpc.aio.Channel) -> int:

@@ -15,6 +15,10 @@ _log = structlog.get_logger()
 # Generation 0 is collected every 50,000 new objects instead of 700: messages die young anyway, and
 # a collection walks all open streams.
 _GC_THRESHOLDS = (50_000, 20, 100)
+_CANCEL_ATTEMPTS = 20
+_CANCEL_SECONDS = 0.5
+
+_CANCEL_AGAIN_SECONDS = 0.2
 
 Background = Callable[[], Awaitable[None]]
 Build = Callable[[AsyncExitStack], Awaitable[tuple[RpcServer, Sequence[Background]]]]
@@ -37,16 +41,36 @@ async def _run(build: Build) -> None:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         rpc, background = await build(stack)
-        await rpc.start()
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_forever(work)) for work in (rpc.monitor.run, *background)]
-            await stop.wait()
-            await rpc.drain_and_stop()
-            for task in tasks:
-                task.cancel()
+        await serve(rpc, background, stop)
+
+
+async def serve(rpc: RpcServer, background: Sequence[Background], stop: asyncio.Event) -> None:
+    """Serve and do the background work until `stop`, then drain."""
+    await rpc.start()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_forever(work)) for work in (rpc.monitor.run, *background)]
+        await stop.wait()
+        await rpc.drain_and_stop()
+        await _cancel_all(tasks)
+
+
+async def _cancel_all(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    """Cancel until every task has ended.
+
+    One cancellation may be lost: a wait with a time limit that succeeds in the same moment takes
+    it for its own (python/cpython#86296).
+    """
+    pending = set(tasks)
+    for _ in range(_CANCEL_ATTEMPTS):
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_SECONDS)
+        if not pending:
+            return
+    _log.error("background_work_does_not_end", tasks=[task.get_name() for task in pending])
 
 
 async def _forever(work: Background) -> None:

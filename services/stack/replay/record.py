@@ -62,16 +62,25 @@ class RunRecord:
         return Counter(reason for seq, reason in self._refused.items() if seq in self._keys_by_seq)
 
     @property
+    def conflated_count(self) -> int:
+        """Count the accepted positions that never came, while a newer one of the run did."""
+        newest = max(self._delivered, default=(0, 0))
+        return sum(key < newest for key in self._missing())
+
+    @property
     def lost_count(self) -> int:
-        """Count the positions that the server accepted and the follower never got."""
-        refused = {self._keys_by_seq[seq] for seq in self._refused if seq in self._keys_by_seq}
-        missing = len(self._sent.keys() - refused - self._delivered.keys())
+        """Count the accepted positions that never came, nor a newer one in their place."""
+        missing = len(self._missing()) - self.conflated_count
         return max(0, missing - self.undecided_count)
 
     @property
     def latencies_seconds(self) -> list[float]:
         """Return the time from sending to delivery of every delivered position."""
         return [at - self._sent[key] for key, at in self._delivered.items() if key in self._sent]
+
+    def _missing(self) -> set[CaptureKey]:
+        refused = {self._keys_by_seq[seq] for seq in self._refused if seq in self._keys_by_seq}
+        return self._sent.keys() - refused - self._delivered.keys()
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
