@@ -10,7 +10,8 @@ from services.location.follow_stream import FollowStreams
 from services.location.gateways import IdentityApiKeyVerifier
 from services.location.operations.batcher import UpdateBatcher
 from services.location.operations.driver_session import DriverSession
-from services.location.operations.follow_hub import Follower, FollowHub
+from services.location.operations.follow_hub import FollowHub
+from services.location.operations.follower import Follower
 from services.location.operations.reports import Reports
 from services.location.operations.ring import Ring
 from services.location.operations.tracking import Tracking
@@ -33,7 +34,7 @@ from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
 from services.shared.rpc.rate_limits import ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
-from services.shared.valkey import open_valkey
+from services.shared.valkey import CONNECTIONS_MAX, open_valkey
 from wayfare.identity.v1 import identity_service_pb2
 from wayfare.location.v1 import location_service_pb2, location_service_pb2_grpc
 
@@ -112,7 +113,13 @@ async def wire(
 def _open_live(stack: AsyncExitStack, settings: LocationSettings, clock: Clock) -> ValkeyLiveStore:
     url, cluster = settings.valkey_url.get_secret_value(), settings.valkey_cluster
     client = open_valkey(url, cluster=cluster)
-    reader = open_valkey(url, cluster=cluster, timeout_seconds=READ_BLOCK_MILLISECONDS / 1000 + 2)
+    reader = open_valkey(
+        url,
+        cluster=cluster,
+        timeout_seconds=READ_BLOCK_MILLISECONDS / 1000 + 2,
+        # Each bucket's reader holds one while it waits.
+        connections_max=settings.location_bucket_count + CONNECTIONS_MAX,
+    )
     stack.push_async_callback(client.aclose)
     stack.push_async_callback(reader.aclose)
     return ValkeyLiveStore(

@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.location.domain import Fix, TrackedTrip, TripStatus, TripStop
 from services.location.operations.driver_session import Ack, Drain, Heartbeat, Reply, Throttle
-from services.location.operations.follow_hub import Drained
+from services.location.operations.follower import Drained
 from services.location.ports import TripState
 from wayfare.location.v1 import driver_stream_pb2, position_pb2, trip_pb2, trip_update_pb2
 

@@ -12,13 +12,8 @@ from typing import Any
 from services.location import convert
 from services.location.domain import TrackedTrip, TripStatus
 from services.location.errors import DrainedError, TripNotTrackedError
-from services.location.operations.follow_hub import (
-    Follower,
-    FollowHub,
-    ResumeToken,
-    parse_token,
-    token_of,
-)
+from services.location.operations.follow_hub import FollowHub
+from services.location.operations.follower import Follower, ResumeToken, parse_token, token_of
 from services.location.operations.ring import Ring
 from services.location.operations.tracking import Tracking
 from services.location.ports import LiveStore, TripState

@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -30,25 +30,50 @@ VALKEY_AWAY = (
     TryAgainError,
     OSError,
 )
+CONNECTIONS_MAX = 32
 _CONNECT_SECONDS = 2.0
+# How long a call waits for one of the connections: calls have deadlines of their own.
+_TURN_SECONDS = 20.0
 
 
-def open_valkey(url: str, *, cluster: bool, timeout_seconds: float = 2.0) -> Valkey:
+def open_valkey(
+    url: str,
+    *,
+    cluster: bool,
+    timeout_seconds: float = 2.0,
+    connections_max: int = CONNECTIONS_MAX,
+) -> Valkey:
     """Return a client that connects at its first use and answers bytes.
 
     A call that gets no answer within `timeout_seconds` fails; nothing is retried here, because only
-    the caller knows what may be repeated.
+    the caller knows what may be repeated. Calls beyond `connections_max` at once wait for their
+    turn.
     """
     if cluster:
         return RedisCluster.from_url(
             url, socket_timeout=timeout_seconds, socket_connect_timeout=_CONNECT_SECONDS
         )
-    return Redis.from_url(
+    pool = open_pool(url, timeout_seconds=timeout_seconds, connections_max=connections_max)
+    return Redis.from_pool(pool)
+
+
+def open_pool(
+    url: str, *, timeout_seconds: float = 2.0, connections_max: int = CONNECTIONS_MAX
+) -> BlockingConnectionPool:
+    """Return connections to a single server, for a library that makes its own client.
+
+    Bounded, because thousands of phones that come at once must wait for Valkey and not each open a
+    connection to it, which it would refuse.
+    """
+    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
         url,
+        max_connections=connections_max,
+        timeout=_TURN_SECONDS,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=_CONNECT_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
+    return pool
 
 
 async def ping_valkey(client: Valkey) -> None:

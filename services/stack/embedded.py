@@ -8,7 +8,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -48,7 +48,8 @@ class StackOptions:
     `friendly_ports` tries 8080 and its neighbours first; without it every port is any free one.
     `edge_host` is the address that the edge listens on. `durable` keeps fsync on. `settings` are
     environment variables for the processes of a service, by its name. `envoy_threads` is the number
-    of Envoy's workers, by default one per core.
+    of Envoy's workers, by default one per core. `cors_origins` are the web apps that browsers may
+    call from: by default those that a developer serves on this machine.
     """
 
     identity_processes: int = 1
@@ -59,6 +60,7 @@ class StackOptions:
     durable: bool = True
     log_level: str = "INFO"
     envoy_threads: int | None = None
+    cors_origins: Sequence[str] = ("http://localhost:3000", "http://localhost:5173")
     database_url: str | None = None
     valkey_url: str | None = None
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -311,6 +313,7 @@ class EmbeddedStack:
                 certificates=self.home.certificates,
                 jwks=self.home.jwks_file,
             ),
+            cors_origins=self._options.cors_origins,
             concurrency=self._options.envoy_threads,
         )
 

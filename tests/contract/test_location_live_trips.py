@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.location.operations.follow_hub import token_of
+from services.location.operations.follower import token_of
 from services.location.ports import LiveStore, Tick
 from services.location.store.keys import bucket_of
 from services.shared.errors import RequestIdReusedError

@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import pytest
 
-from tests.support.e2e_edge import Edge, Metadata, Refusal, bearer, now, refusal_of
+from tests.support.e2e_edge import Edge, Refusal, bearer, end_of_raw_call, now
 from tests.support.e2e_programs import headers_of, run_program
 from tests.support.e2e_streams import (
     STREAM_DRIVER,
@@ -66,7 +65,11 @@ REFUSED: dict[str, tuple[Callable[[int], bytes], int, str]] = {
     "a longitude of -181": (changed(_place("longitude", -181)), 1, "REQUEST_INVALID"),
     "no number as latitude": (changed(_place("latitude", math.nan)), 1, "REQUEST_INVALID"),
     "an infinite longitude": (changed(_place("longitude", math.inf)), 1, "REQUEST_INVALID"),
-    "no number as speed": (changed(_set("speed_meters_per_second", math.nan)), 1, "REQUEST_INVALID"),
+    "no number as speed": (
+        changed(_set("speed_meters_per_second", math.nan)),
+        1,
+        "REQUEST_INVALID",
+    ),
     "a negative speed": (changed(_set("speed_meters_per_second", -1)), 1, "REQUEST_INVALID"),
     "a heading of 360": (changed(_set("heading_degrees", 360)), 1, "REQUEST_INVALID"),
     "an accuracy of 20 km": (changed(_set("accuracy_meters", 20_000)), 1, "REQUEST_INVALID"),
@@ -140,9 +143,10 @@ async def test_a_message_with_fields_of_a_newer_contract_is_taken(edge: Edge) ->
 async def test_a_stream_that_begins_badly_ends_with_a_reason(
     edge: Edge, first: bytes, code: str, reason: str
 ) -> None:
-    async with bystander(edge), bare_driver(
-        edge, edge.mint.token("DRIVER"), instance=INSTANCE
-    ) as driver:
+    async with (
+        bystander(edge),
+        bare_driver(edge, edge.mint.token("DRIVER"), instance=INSTANCE) as driver,
+    ):
         await driver.write(first)
 
         assert await driver.end() == Refusal(code=code, reason=reason, domain="location.wayfare")
@@ -169,8 +173,8 @@ async def test_a_bad_request_is_refused_with_a_reason(
     edge: Edge, method: str, body: bytes, code: str, reason: str, domain: str
 ) -> None:
     metadata = bearer(edge.mint.token("DRIVER"), instance=INSTANCE)
-    async with bystander(edge):
-        got = await _unary(edge, method, body, metadata)
+    async with bystander(edge), edge.channel() as channel:
+        got = await end_of_raw_call(channel, f"{SERVICE}/{method}", body, metadata=metadata)
 
     assert got == Refusal(code=code, reason=reason, domain=f"{domain}.wayfare")
 
@@ -179,8 +183,8 @@ async def test_a_bad_request_is_refused_with_a_reason(
 async def test_a_bad_wish_to_follow_is_refused_with_a_reason(edge: Edge, body: bytes) -> None:
     metadata = bearer(edge.mint.token("PASSENGER"), instance=INSTANCE)
     async with bystander(edge), edge.channel() as channel:
-        got = await refusal_of(
-            channel.unary_stream(f"{SERVICE}/FollowTrip")(body, metadata=metadata)
+        got = await end_of_raw_call(
+            channel, f"{SERVICE}/FollowTrip", body, metadata=metadata, streams_answers=True
         )
 
     reason = "MESSAGE_MALFORMED" if body else "REQUEST_INVALID"
@@ -236,11 +240,3 @@ async def bystander(edge: Edge) -> AsyncIterator[None]:
         await driver.write(status_message(2, trip_pb2.TRIP_STATUS_PAUSED))
         await follower.until(lambda: len(follower.statuses()) == 2)
         assert driver.rejected() == {}
-
-
-async def _unary(edge: Edge, method: str, body: bytes, metadata: Metadata) -> Refusal:
-    async with edge.channel() as channel:
-        call: grpc.aio.UnaryUnaryCall[bytes, bytes] = channel.unary_unary(f"{SERVICE}/{method}")(
-            body, metadata=metadata, timeout=10
-        )
-        return await refusal_of(call)

@@ -117,7 +117,8 @@ async def _until_tracked(edge: Edge) -> None:
             try:
                 await edge.track()
             except grpc.aio.AioRpcError as error:
-                assert error.code() is grpc.StatusCode.UNAVAILABLE
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
                 await asyncio.sleep(0.1)
             else:
                 return

@@ -17,6 +17,7 @@ from wayfare.location.v1 import trip_pb2
 
 pytestmark = pytest.mark.e2e
 
+WEB_APP = "http://localhost:5173"
 JSON = ("-H", "content-type: application/json")
 
 
@@ -99,12 +100,8 @@ async def test_it_reports_positions_and_asks_where_the_vehicle_is(edge: Edge) ->
         "positions": [{"location": location, "captureTime": now().isoformat()}],
     }
     data = ("--data", json.dumps(body))
-    first = await curl(
-        edge, "/v1/positions:report", *headers_of(trip.driver_token), *JSON, *data
-    )
-    again = await curl(
-        edge, "/v1/positions:report", *headers_of(trip.driver_token), *JSON, *data
-    )
+    first = await curl(edge, "/v1/positions:report", *headers_of(trip.driver_token), *JSON, *data)
+    again = await curl(edge, "/v1/positions:report", *headers_of(trip.driver_token), *JSON, *data)
     where = await curl(
         edge, f"/v1/vehicles/{trip.vehicle_id}/position", *headers_of(trip.driver_token)
     )
@@ -183,3 +180,37 @@ async def test_the_public_keys_verify_the_tokens(edge: Edge) -> None:
     assert claims["sub"] == account.user_id
     assert not any("d" in key for key in answer.body["keys"])
     assert claims["exp"] - claims["iat"] == 900
+
+
+@pytest.mark.parametrize(
+    ("path", "verb"),
+    [("/v1/me", "GET"), ("/wayfare.location.v1.LocationService/FollowTrip", "POST")],
+)
+async def test_browsers_may_ask_from_the_web_app_and_from_nowhere_else(
+    edge: Edge, path: str, verb: str
+) -> None:
+    ours, theirs = [
+        await curl(
+            edge,
+            path,
+            *("--request", "OPTIONS", "-H", f"origin: {origin}"),
+            *("-H", f"access-control-request-method: {verb}"),
+            *("-H", "access-control-request-headers: authorization,x-grpc-web"),
+        )
+        for origin in (WEB_APP, "https://evil.example")
+    ]
+
+    assert ours.status == 200
+    assert ours.headers["access-control-allow-origin"] == WEB_APP
+    assert verb in ours.headers["access-control-allow-methods"]
+    allowed = ours.headers["access-control-allow-headers"]
+    assert {"authorization", "x-grpc-web"} <= {name.strip() for name in allowed.split(",")}
+    assert "access-control-allow-origin" not in theirs.headers
+
+
+async def test_a_web_app_may_read_why_it_was_refused(edge: Edge) -> None:
+    refused = await curl(edge, "/v1/me", "-H", f"origin: {WEB_APP}")
+
+    assert refused.status == 401
+    assert refused.headers["access-control-allow-origin"] == WEB_APP
+    assert "grpc-status-details-bin" in refused.headers["access-control-expose-headers"]

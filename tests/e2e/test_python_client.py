@@ -91,7 +91,9 @@ async def test_streams_outlive_the_token_that_opened_them(short_folder: Path) ->
             driving.drive(trip.vehicle_id, trip.trip_id) as bus,
             watching.follow_trip(trip.trip_id) as updates,
         ):
-            first = [client.session.access_token for client in (driving, watching) if client.session]
+            first = [
+                client.session.access_token for client in (driving, watching) if client.session
+            ]
             following = asyncio.create_task(_statuses(updates))
             await until(lambda: updates.resume_token)
             await bus.send_status(STARTED)

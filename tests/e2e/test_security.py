@@ -13,7 +13,15 @@ from google.api import annotations_pb2
 
 from services.stack.embedded import MESH_SERVICES
 from tests.style.contract import Method, methods
-from tests.support.e2e_edge import ALL_ROLES, Edge, Metadata, Refusal, TokenMint, bearer, refusal_of
+from tests.support.e2e_edge import (
+    ALL_ROLES,
+    Edge,
+    Metadata,
+    Refusal,
+    TokenMint,
+    bearer,
+    end_of_raw_call,
+)
 from tests.support.e2e_people import own_address
 from wayfare.policy.v1 import policy_pb2
 
@@ -167,13 +175,13 @@ def _channel(edge: Edge, certificate: str | None) -> grpc.aio.Channel:
 
 async def _call(channel: grpc.aio.Channel, method: Method, metadata: Metadata) -> Refusal:
     """Call with an empty message, and nothing at all where the caller streams."""
-    path = f"/{method.service}/{method.descriptor.name}"
-    options = {"metadata": metadata, "timeout": 10}
-    if method.descriptor.client_streaming:
-        return await refusal_of(channel.stream_stream(path)(iter(()), **options))
-    if method.descriptor.server_streaming:
-        return await refusal_of(channel.unary_stream(path)(b"", **options))
-    return await refusal_of(channel.unary_unary(path)(b"", **options))
+    return await end_of_raw_call(
+        channel,
+        f"/{method.service}/{method.descriptor.name}",
+        None if method.descriptor.client_streaming else b"",
+        metadata=metadata,
+        streams_answers=method.descriptor.server_streaming,
+    )
 
 
 def _seen(got: Refusal, expected: Refusal) -> Refusal:

@@ -126,9 +126,7 @@ class Edge:
     def client(self, token: str, *, instance: str = "") -> WayfareClient:
         """Make a Python client that calls with a token, of one process if it is named."""
         metadata = ((INSTANCE, instance),) if instance else ()
-        client = WayfareClient(
-            self.stack.edge_address, tenant_id=DEMO_TENANT_ID, metadata=metadata
-        )
+        client = WayfareClient(self.stack.edge_address, tenant_id=DEMO_TENANT_ID, metadata=metadata)
         client.tokens.use_fixed(token)
         return client
 
@@ -198,6 +196,26 @@ async def refusal_of(call: Any) -> Refusal:
         return Refusal(code=code.name)
     assert len(infos) == 1, infos
     return Refusal(code=code.name, reason=infos[0].reason, domain=infos[0].domain)
+
+
+async def end_of_raw_call(
+    channel: grpc.aio.Channel,
+    path: str,
+    body: bytes | None,
+    *,
+    metadata: Metadata = (),
+    streams_answers: bool = False,
+) -> Refusal:
+    """Call with bytes as they are, and say how that ended; without a body, stream no message."""
+    # Typed for messages, and these are bytes.
+    untyped: Any = channel
+    if body is None:
+        call = untyped.stream_stream(path)(iter(()), metadata=metadata, timeout=10)
+    elif streams_answers:
+        call = untyped.unary_stream(path)(body, metadata=metadata, timeout=10)
+    else:
+        call = untyped.unary_unary(path)(body, metadata=metadata, timeout=10)
+    return await refusal_of(call)
 
 
 def reasons_of(details: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

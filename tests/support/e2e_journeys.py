@@ -85,9 +85,7 @@ class Journey:
 
     async def send_status(self) -> None:
         """Send the next status: under way, waiting, under way, …"""
-        moment = self.begin.replace(microsecond=0) + timedelta(
-            milliseconds=len(self.sent_statuses)
-        )
+        moment = self.begin.replace(microsecond=0) + timedelta(milliseconds=len(self.sent_statuses))
         status = _STATUSES[len(self.sent_statuses) % 2]
         self.sent_statuses.append(moment)
         await self.session.send_status(status, capture_time=moment)

@@ -52,7 +52,7 @@ class BareDriver:
 
     def __init__(self, channel: grpc.aio.Channel, token: str, *, instance: str = "") -> None:
         """Open the stream; nothing is said yet."""
-        multi = channel.stream_stream(
+        multi: Any = channel.stream_stream(
             STREAM_DRIVER,
             request_serializer=None,
             response_deserializer=DriverReply.FromString,

@@ -227,7 +227,6 @@ async def running_identity(settings: IdentitySettings) -> AsyncIterator[Identity
 async def _run(settings: IdentitySettings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         rpc, background = await wire(stack, settings, clock=SystemClock())
-        await rpc.start()
         await serve(rpc, background, stop)
 
 

@@ -272,7 +272,7 @@ class MemoryLiveStore:
         if kept is None:
             return None
         if kept[0] != body_hash:
-            raise RequestIdReusedError(request_id)
+            raise RequestIdReusedError(request_id.rpartition(":")[2])
         return kept[1]
 
     async def keep_answer(self, request_id: str, body_hash: bytes, answer: bytes) -> None:

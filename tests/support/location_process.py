@@ -18,10 +18,12 @@ from services.location.domain import TrackedTrip
 from services.location.settings import LocationSettings
 from services.shared.clock import SystemClock
 from services.shared.rpc.authentication import ApiKeyGrant, TokenInvalidError
+from services.shared.rpc.process import serve
 from services.shared.rpc.server import RpcServer
 from tests.support.identity_process import Refusal, refusal_of
 from tests.support.location_tokens import TokenMint
 from tests.support.location_values import TENANT, a_position, a_trip, new_id
+from tests.support.waiting import until
 from wayfare.location.v1 import driver_stream_pb2, location_service_pb2, trip_update_pb2
 from wayfare.location.v1.location_service_pb2_grpc import LocationServiceStub
 
@@ -220,17 +222,13 @@ async def running_location(
     )
     async with AsyncExitStack() as stack:
         rpc, background = await wire(stack, settings, clock=SystemClock(), api_keys=OneApiKey())
-        await rpc.start()
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work()) for work in (rpc.monitor.run, *background)]  # type: ignore[arg-type]  # all are coroutine functions
-            channel = grpc.aio.insecure_channel(settings.listen)
-            try:
-                async with asyncio.timeout(10):
-                    while not rpc.monitor.answers:
-                        await asyncio.sleep(0.01)
-                yield LocationProcess(rpc, settings, channel, mint, trip or a_trip())
-            finally:
-                await channel.close()
-                await rpc.drain_and_stop()
-                for task in tasks:
-                    task.cancel()
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve(rpc, background, stop))
+        channel = grpc.aio.insecure_channel(settings.listen)
+        try:
+            await until(lambda: serving.done() or len(rpc.monitor.answers) == 2)
+            yield LocationProcess(rpc, settings, channel, mint, trip or a_trip())
+        finally:
+            await channel.close()
+            stop.set()
+            await serving

@@ -8,9 +8,10 @@ import pytest
 
 from services.location import convert
 from services.location.errors import FollowerTooSlowError
-from services.location.operations.follow_hub import (
+from services.location.operations.follow_hub import FollowHub
+from services.location.operations.follower import (
+    POSITIONS_MAX,
     Follower,
-    FollowHub,
     ResumeToken,
     parse_token,
     token_of,
@@ -36,13 +37,34 @@ def a_follower(events_max: int = 8) -> Follower:
     return Follower("trip", events_max=events_max, token_expire_time=None)
 
 
-def test_the_newest_position_replaces_one_that_was_not_sent() -> None:
+def test_of_too_many_positions_that_wait_the_oldest_are_left_out() -> None:
     follower = a_follower()
-    for version in (1, 2, 3):
+    for version in range(1, POSITIONS_MAX + 3):
         follower.put_position(EPOCH, version, b"position-%d" % version)
 
-    assert follower.take() == [b"position-3"]
+    newest = range(3, POSITIONS_MAX + 3)
+    assert follower.take() == [b"position-%d" % version for version in newest]
     assert follower.take() == []
+
+
+def test_a_moments_delay_loses_no_position() -> None:
+    follower = a_follower()
+    follower.put_position(EPOCH, 1, b"position-1")
+    follower.put_position(EPOCH, 2, b"position-2")
+
+    assert follower.take() == [b"position-1", b"position-2"]
+
+
+def test_positions_are_left_out_and_events_between_them_are_kept() -> None:
+    follower = a_follower()
+    follower.put_position(EPOCH, 1, b"position")
+    follower.put_event(EPOCH, 2, b"event")
+    for version in range(3, POSITIONS_MAX + 4):
+        follower.put_position(EPOCH, version, b"position")
+
+    taken = follower.take()
+    assert taken[0] == b"event"
+    assert taken.count(b"position") == POSITIONS_MAX
 
 
 def test_events_are_all_kept_and_the_position_stands_where_its_version_puts_it() -> None:
@@ -54,13 +76,13 @@ def test_events_are_all_kept_and_the_position_stands_where_its_version_puts_it()
     assert follower.take() == [b"event-1", b"position-2", b"event-3"]
 
 
-def test_a_position_after_the_last_event_comes_last() -> None:
+def test_positions_and_events_come_in_the_order_of_their_versions() -> None:
     follower = a_follower()
     follower.put_position(EPOCH, 1, b"position-1")
     follower.put_event(EPOCH, 2, b"event-2")
     follower.put_position(EPOCH, 3, b"position-3")
 
-    assert follower.take() == [b"event-2", b"position-3"]
+    assert follower.take() == [b"position-1", b"event-2", b"position-3"]
 
 
 def test_what_the_snapshot_held_is_not_taken_again() -> None:
@@ -136,7 +158,7 @@ def test_positions_alone_never_make_a_follower_too_slow() -> None:
         follower.put_position(EPOCH, version, b"position")
 
     assert follower.error is None
-    assert len(follower.take()) == 1
+    assert len(follower.take()) == POSITIONS_MAX
 
 
 def test_a_drain_notice_is_said_once() -> None:

@@ -257,7 +257,8 @@ class ValkeyLiveStore:
         if kept is None:
             return None
         if kept[: len(body_hash)] != body_hash:
-            raise RequestIdReusedError(request_id)
+            # Keys are of one user: "<user id>:<request id>".
+            raise RequestIdReusedError(request_id.rpartition(":")[2])
         return kept[len(body_hash) :]
 
     async def keep_answer(self, request_id: str, body_hash: bytes, answer: bytes) -> None:

@@ -18,8 +18,6 @@ _GC_THRESHOLDS = (50_000, 20, 100)
 _CANCEL_ATTEMPTS = 20
 _CANCEL_SECONDS = 0.5
 
-_CANCEL_AGAIN_SECONDS = 0.2
-
 Background = Callable[[], Awaitable[None]]
 Build = Callable[[AsyncExitStack], Awaitable[tuple[RpcServer, Sequence[Background]]]]
 

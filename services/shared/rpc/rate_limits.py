@@ -13,7 +13,7 @@ from services.shared.clock import Clock
 from services.shared.errors import DomainError, Kind
 from services.shared.rpc.caller import Caller, CallerKind
 from services.shared.rpc.policy import LimitSubject, MethodRule, RateLimitRule
-from services.shared.valkey import VALKEY_AWAY
+from services.shared.valkey import VALKEY_AWAY, open_pool
 
 _log = structlog.get_logger()
 
@@ -57,8 +57,10 @@ class ValkeyRateLimiter:
     def __init__(self, valkey_url: str, *, cluster: bool, clock: Clock) -> None:
         """Count in the Valkey at `valkey_url`."""
         self._clock = clock
+        self._pool = None if cluster else open_pool(valkey_url)
+        options: dict[str, Any] = {} if self._pool is None else {"connection_pool": self._pool}
         storage = storage_from_string(
-            _limits_url(valkey_url, cluster=cluster), implementation="redispy"
+            _limits_url(valkey_url, cluster=cluster), implementation="redispy", **options
         )
         if not isinstance(storage, Storage):
             raise TypeError(f"{type(storage).__name__} is not an asynchronous storage")
@@ -82,6 +84,8 @@ class ValkeyRateLimiter:
         # The library opens the client and offers no way to close it.
         client: Any = self._storage.bridge.storage  # type: ignore[attr-defined]  # RedisStorage has it
         await client.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
 
     async def _hit(
         self, limiter: SlidingWindowCounterRateLimiter, limit: RateLimitRule, key: Sequence[str]
