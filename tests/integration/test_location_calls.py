@@ -80,7 +80,11 @@ async def test_reported_positions_become_live_in_the_order_of_capture(
 
     assert (answer.accepted_count, list(answer.rejected)) == (3, [])
     assert answer.min_interval.ToTimedelta().total_seconds() == 3
-    assert (await follow.next()).position.capture_time.ToMilliseconds() == newest
+    # Conflated: some may be left out, none comes after a newer one, the newest comes.
+    seen = [0]
+    while seen[-1] != newest:
+        seen.append((await follow.next()).position.capture_time.ToMilliseconds())
+    assert seen == sorted(seen)
 
 
 async def test_each_refused_position_is_named_with_its_reason(location: LocationProcess) -> None:

@@ -132,16 +132,6 @@ def test_the_speed_is_the_least_that_fits_all_traces_into_the_time(tmp_path: Pat
     assert speed_for(traces, seconds=1000, gap_seconds_min=0.1) == pytest.approx(1, rel=0.001)
 
 
-def test_a_position_that_a_newer_one_replaced_is_conflated_and_not_lost() -> None:
-    record = RunRecord(name="run")
-    for seq in (1, 2, 3):
-        record.note_sent(position_at(seq), at=0.0)
-        record.note_seq(position_at(seq), seq)
-    record.note_update(delivered(position_at(2)), at=0.25)
-
-    assert (record.delivered_count, record.conflated_count, record.lost_count) == (1, 1, 1)
-
-
 def test_an_accepted_position_that_nobody_heard_is_lost() -> None:
     record = RunRecord(name="run")
     for seq in (1, 2):

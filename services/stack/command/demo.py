@@ -14,7 +14,6 @@ from services.stack.embedded import EmbeddedStack
 from services.stack.errors import NotRunningError, StackError
 from services.stack.home import Home
 from services.stack.replay.access import StackAccess, access_to_home, access_to_stack
-from services.stack.replay.conflation import conflated_total
 from services.stack.replay.fleet import FleetReplay, Pace, Run
 from services.stack.replay.report import result_table
 from services.stack.replay.schedule import speed_for
@@ -66,11 +65,8 @@ async def _run(replay_seconds: float, location_processes: int) -> bool:
             f"  {sum(len(trace.points) for trace in traces)} recorded positions,"
             f" {pace.speed:.0f} times as fast as the buses drove\n"
         )
-        before = await conflated_total(access.metrics_urls)
         await _drive_visibly(fleet, pace)
-        conflated = await conflated_total(access.metrics_urls) - before
-        took_seconds = time.monotonic() - begin
-        return _print_result(fleet.runs, conflated=conflated, took_seconds=took_seconds)
+        return _print_result(fleet.runs, took_seconds=time.monotonic() - begin)
 
 
 async def _access(closing: AsyncExitStack, location_processes: int) -> StackAccess:
@@ -106,22 +102,14 @@ async def _drive_visibly(fleet: FleetReplay, pace: Pace) -> None:
     await driving
 
 
-def _print_result(runs: list[Run], *, conflated: int, took_seconds: float) -> bool:
+def _print_result(runs: list[Run], *, took_seconds: float) -> bool:
     records = [run.record for run in runs]
     console.print(result_table(records, followed=True))
     console.print("location: the process that the driver calls → the one that the follower calls")
     for record in records:
         if record.follower_error:
             console.print(f"[red]✗[/] the follower of {record.name}: {record.follower_error}")
-    skipped = sum(record.conflated_count for record in records)
-    if skipped:
-        console.print(
-            f"[yellow]![/] {skipped} positions were replaced by newer ones before their follower"
-            f" read them: this machine was busy. The servers say that they replaced {conflated}."
-        )
-    # What was skipped without a server that says so is lost too.
-    lost = max(0, skipped - conflated)
-    lost += sum(record.lost_count + record.undecided_count for record in records)
+    lost = sum(record.lost_count + record.undecided_count for record in records)
     verdict = "[bold green]Nothing was lost.[/]" if not lost else f"[bold red]{lost} were lost.[/]"
     console.print(f"\n{verdict} The demo took {seconds(took_seconds)}.")
     return lost == 0

@@ -22,7 +22,6 @@ class StackAccess:
     certificates: Path
     admin_password: str
     location_instances: tuple[str, ...]
-    metrics_urls: tuple[str, ...]
 
     def mesh_channel(self) -> grpc.aio.Channel:
         """Open a channel to the mesh with the certificate of the service that owns trips."""
@@ -43,7 +42,6 @@ def access_to_stack(stack: EmbeddedStack) -> StackAccess:
         certificates=stack.certificates,
         admin_password=stack.admin_password,
         location_instances=_location_instances(list(stack.services)),
-        metrics_urls=tuple(part.metrics_url for part in stack.services.values()),
     )
 
 
@@ -56,11 +54,6 @@ def access_to_home(home: Home, *, edge_address: str = "") -> StackAccess:
         certificates=home.certificates,
         admin_password=admin_password(home),
         location_instances=_location_instances([part.name for part in state.parts]),
-        metrics_urls=tuple(
-            part.check.replace("/readyz", "/metrics")
-            for part in state.parts
-            if part.kind == "service"
-        ),
     )
 
 

@@ -62,16 +62,9 @@ class RunRecord:
         return Counter(reason for seq, reason in self._refused.items() if seq in self._keys_by_seq)
 
     @property
-    def conflated_count(self) -> int:
-        """Count the accepted positions that never came, while a newer one of the run did."""
-        newest = max(self._delivered, default=(0, 0))
-        return sum(key < newest for key in self._missing())
-
-    @property
     def lost_count(self) -> int:
-        """Count the accepted positions that never came, nor a newer one in their place."""
-        missing = len(self._missing()) - self.conflated_count
-        return max(0, missing - self.undecided_count)
+        """Count the accepted positions that never came."""
+        return max(0, len(self._missing()) - self.undecided_count)
 
     @property
     def latencies_seconds(self) -> list[float]:
