@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from services.stack.environments import DEMO_ADMIN_PHONE, DEMO_TENANT_ID
+from services.stack.valkey import ValkeyServer
 from tests.support.e2e_edge import Edge, reasons_of
 from tests.support.e2e_journeys import Journey, driving, journeys, viewing
 from tests.support.e2e_streams import bare_driver, bare_follower, hello_for
@@ -23,7 +24,8 @@ async def test_ten_seconds_without_valkey_lose_nothing_and_everybody_is_told(
     private_edge: Edge,
 ) -> None:
     valkey = private_edge.stack.valkey
-    async with journeys(private_edge, 4) as begun:
+    trips = [await private_edge.track() for _ in range(4)]
+    async with journeys(private_edge, trips) as begun:
         # So often that the bound of what waits in the servers is reached too.
         async with driving(begun, gap_seconds=0.05):
             await until(lambda: all(journey.progress() > 10 for journey in begun))
@@ -42,6 +44,38 @@ async def test_ten_seconds_without_valkey_lose_nothing_and_everybody_is_told(
             assert [viewer.follower.reconnect_count for viewer in journey.viewers] == [0]
 
 
+async def test_a_killed_valkey_loses_nothing_that_was_accepted(private_edge: Edge) -> None:
+    valkey = private_edge.stack.valkey
+    assert isinstance(valkey, ValkeyServer)
+    trips = [await private_edge.track() for _ in range(4)]
+    async with journeys(private_edge, trips) as begun:
+        async with driving(begun, gap_seconds=0.02):
+            for _ in range(3):
+                sent = [journey.sent_steps for journey in begun]
+                await until(lambda past=sent: _all_beyond(begun, past))  # type: ignore[misc]
+                await valkey.kill()
+                await valkey.start()
+        for journey in begun:
+            await journey.arrive()
+            journey.check_nothing_missing()
+
+
+async def test_a_killed_envoy_is_survived_by_every_stream(private_edge: Edge) -> None:
+    envoy = private_edge.stack.envoy
+    trips = [await private_edge.track() for _ in range(4)]
+    async with journeys(private_edge, trips) as begun:
+        async with driving(begun, gap_seconds=0.02):
+            await until(lambda: all(journey.progress() > 10 for journey in begun))
+            await envoy.kill()
+            await envoy.start()
+            sent = [journey.sent_steps for journey in begun]
+            await until(lambda: _all_beyond(begun, sent), seconds=20)
+        for journey in begun:
+            await journey.arrive()
+            journey.check_nothing_missing()
+            assert journey.session.statistics.reconnect_count >= 1
+
+
 async def test_a_new_stream_without_valkey_is_told_to_come_again(private_edge: Edge) -> None:
     trip = await private_edge.track()
     await private_edge.stack.valkey.stop()
@@ -54,18 +88,14 @@ async def test_a_new_stream_without_valkey_is_told_to_come_again(private_edge: E
 
 async def test_live_positions_go_on_without_postgresql(private_edge: Edge) -> None:
     postgres = private_edge.stack.postgres
-    async with journeys(private_edge, 3) as begun:
+    trips = [await private_edge.track() for _ in range(3)]
+    async with journeys(private_edge, trips) as begun:
         known = await private_edge.track()
         async with driving(begun, gap_seconds=0.05):
             await until(lambda: all(journey.progress() > 5 for journey in begun))
             await postgres.stop()
             sent = [journey.sent_steps for journey in begun]
-            await until(
-                lambda: all(
-                    journey.progress() > before + 20
-                    for journey, before in zip(begun, sent, strict=True)
-                )
-            )
+            await until(lambda: _all_beyond(begun, [steps + 20 for steps in sent]))
             # New streams too, where the trip is known.
             async with (
                 bare_follower(private_edge, known) as follower,
@@ -88,6 +118,10 @@ async def test_live_positions_go_on_without_postgresql(private_edge: Edge) -> No
         await _until_tracked(private_edge)
         async with viewing(private_edge, begun):
             pass
+
+
+def _all_beyond(begun: list[Journey], steps: list[int]) -> bool:
+    return all(j.progress() > step for j, step in zip(begun, steps, strict=True))
 
 
 def _is_degraded(journey: Journey) -> bool:

@@ -147,6 +147,24 @@ async def test_what_a_service_refuses_has_reason_metadata_and_fields(edge: Edge)
     assert reasons_of(staff_only.body["details"]) == [("ROLE_NOT_ALLOWED", "identity.wayfare")]
 
 
+@pytest.mark.parametrize("latitude", [91, '"NaN"', '"Infinity"'])
+async def test_a_place_that_is_nowhere_on_earth_is_refused(edge: Edge, latitude: object) -> None:
+    body = (
+        '{"vehicleId": "bus", "positions": [{"captureTime": "2026-01-01T00:00:00Z",'
+        f' "location": {{"latitude": {latitude}, "longitude": 0}}}}]}}'
+    )
+    refused = await curl(
+        edge,
+        "/v1/positions:report",
+        *(*headers_of(edge.mint.token("DRIVER")), *JSON, "--data", body),
+    )
+
+    assert refused.status == 400
+    assert reasons_of(refused.body["details"]) == [("REQUEST_INVALID", "location.wayfare")]
+    fields = [d["fieldViolations"] for d in refused.body["details"] if "fieldViolations" in d]
+    assert [violation["field"] for violation in fields[0]] == ["positions[0].location"]
+
+
 async def test_every_answer_names_its_request_and_only_the_edge_chooses_the_name(
     edge: Edge,
 ) -> None:

@@ -5,12 +5,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc.aio
 import httpx
 import pytest
 from google.api import annotations_pb2
 
+from services.stack.certificates import write_certificates
 from services.stack.embedded import MESH_SERVICES
 from tests.style.contract import Method, methods
 from tests.support.e2e_edge import (
@@ -159,6 +161,16 @@ async def test_a_method_is_as_shut_over_json_when_the_caller_has_no_good_token(
     else:
         assert statuses == [403] * 3
         assert reasons == ["SERVICE_NOT_ALLOWED"] * 3
+
+
+async def test_a_certificate_of_another_authority_opens_nothing(edge: Edge, tmp_path: Path) -> None:
+    write_certificates(tmp_path, ["booking"])
+    (tmp_path / "ca.pem").write_bytes((edge.stack.certificates / "ca.pem").read_bytes())
+    async with edge.mesh_channel("booking", folder=tmp_path) as channel:
+        path = "/wayfare.location.v1.LocationService/StartTracking"
+        refused = await end_of_raw_call(channel, path, b"")
+
+    assert refused == Refusal(code="UNAVAILABLE")
 
 
 def test_the_contract_has_methods_of_every_kind_of_access() -> None:

@@ -108,8 +108,9 @@ async def _journeys_on_the_first(edge: Edge) -> AsyncIterator[list[Journey]]:
     Each has one more follower on the second.
     """
     second = edge.stack.services[SECOND]
+    trips = [await edge.track() for _ in range(6)]
     await second.kill()
-    async with journeys(edge, 6) as begun:
+    async with journeys(edge, trips) as begun:
         await second.start()
         await edge.stack.envoy.wait_healthy()
         assert await open_streams(edge.stack, FIRST, "StreamDriver") == 6

@@ -65,6 +65,11 @@ def no_capture_time() -> bytes:
     return DriverMessage(seq=1, position=position).SerializeToString()
 
 
+def unknown_status() -> bytes:
+    # Field 4 holds a status report, whose field 1 is 99.
+    return b"\x08\x01\x22\x04\x08\x63\x12\x00"
+
+
 @pytest.mark.parametrize(
     ("data", "seq", "reason"),
     [
@@ -85,13 +90,7 @@ def no_capture_time() -> bytes:
             0,
             "REQUEST_INVALID",
         ),
-        (
-            DriverMessage(
-                seq=1, status=driver_stream_pb2.StatusReport(status=99)
-            ).SerializeToString(),  # type: ignore[arg-type]  # unknown on purpose
-            1,
-            "REQUEST_INVALID",
-        ),
+        (unknown_status(), 1, "REQUEST_INVALID"),
         (b"\xff\xff garbage", 0, "MESSAGE_MALFORMED"),
         (b"\x12" + b"\xff" * 20, 0, "MESSAGE_MALFORMED"),
         (b"\x00" * (2 << 20), 0, "MESSAGE_TOO_LARGE"),

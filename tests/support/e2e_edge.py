@@ -112,9 +112,9 @@ class Edge:
             self.stack.edge_address, options=[("grpc.use_local_subchannel_pool", 1)]
         )
 
-    def mesh_channel(self, service: str | None) -> grpc.aio.Channel:
+    def mesh_channel(self, service: str | None, *, folder: Path | None = None) -> grpc.aio.Channel:
         """Open a connection to the mesh with a service's certificate, or with none."""
-        folder = self.stack.certificates
+        folder = folder or self.stack.certificates
         credentials = grpc.ssl_channel_credentials(
             root_certificates=(folder / "ca.pem").read_bytes(),
             private_key=(folder / f"{service}.key").read_bytes() if service else None,

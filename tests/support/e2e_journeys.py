@@ -130,13 +130,10 @@ class Journey:
 
 
 @asynccontextmanager
-async def journeys(edge: Edge, count: int) -> AsyncIterator[list[Journey]]:
+async def journeys(edge: Edge, trips: Sequence[Trip]) -> AsyncIterator[list[Journey]]:
     """Begin journeys, each with a viewer of its own, wherever Envoy sends them."""
     async with AsyncExitStack() as closing:
-        begun = [
-            await closing.enter_async_context(_journey(edge, await edge.track()))
-            for _ in range(count)
-        ]
+        begun = [await closing.enter_async_context(_journey(edge, trip)) for trip in trips]
         await closing.enter_async_context(viewing(edge, begun))
         yield begun
 

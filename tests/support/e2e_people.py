@@ -3,7 +3,7 @@
 import secrets
 from dataclasses import dataclass
 
-from services.stack.environments import DEMO_TENANT_ID
+from services.stack.environments import DEMO_ADMIN_PHONE, DEMO_TENANT_ID
 from services.stack.replay.accounts import AccountsAtEdge, Person, make_person
 from tests.support.e2e_edge import Edge
 from wayfare.identity.v1 import session_pb2
@@ -39,3 +39,11 @@ async def register(edge: Edge, role: str, *, approved: bool = True) -> Account:
         await accounts.approve_driver(admin, session.user.user_id)
         session = await accounts.refresh(session, ip_address=person.ip_address)
     return Account(person=person, session=session)
+
+
+async def log_in_administrator(edge: Edge) -> session_pb2.Session:
+    """Log the demo tenant's administrator in."""
+    accounts = AccountsAtEdge(edge.stack.edge_address, tenant_id=DEMO_TENANT_ID)
+    return await accounts.log_in(
+        DEMO_ADMIN_PHONE, edge.stack.admin_password, ip_address=own_address()
+    )

@@ -82,6 +82,8 @@ def _rules_of(service: descriptors.ServiceDescriptor) -> Iterable[MethodRule]:
         if not options.HasExtension(policy_pb2.method):
             raise PolicyMissingError(f"{method.full_name} has no wayfare.policy.v1.method option")
         policy = options.Extensions[policy_pb2.method]
+        if policy.idempotency == policy_pb2.IDEMPOTENCY_UNSPECIFIED:
+            raise PolicyMissingError(f"{method.full_name} does not say whether it may be repeated")
         access = policy.access
         rule = MethodRule(
             path=f"/{service.full_name}/{method.name}",

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import structlog
 import uvloop
 
+from services.shared.rpc.event_tick import TickLoop
 from services.shared.rpc.server import RpcServer
 
 _log = structlog.get_logger()
@@ -22,14 +23,24 @@ Background = Callable[[], Awaitable[None]]
 Build = Callable[[AsyncExitStack], Awaitable[tuple[RpcServer, Sequence[Background]]]]
 
 
-def run_process(build: Build) -> None:
+def run_process(build: Build, *, event_tick_seconds: float = 0.0) -> None:
     """Build the service and run it until SIGTERM or SIGINT.
+
+    With `event_tick_seconds`, events of RPCs are handled a tick's worth at a time: see
+    event_tick.py.
 
     `build` returns the server and the background work; what it opens it enters into the stack,
     which is closed in reverse order. Background work that fails stops the process, to be started
     anew.
     """
-    uvloop.run(_run(build))
+    with asyncio.Runner(loop_factory=lambda: _new_loop(event_tick_seconds)) as runner:
+        runner.run(_run(build))
+
+
+def _new_loop(event_tick_seconds: float) -> asyncio.AbstractEventLoop:
+    if event_tick_seconds > 0:
+        return TickLoop(event_tick_seconds)
+    return uvloop.new_event_loop()
 
 
 async def _run(build: Build) -> None:
