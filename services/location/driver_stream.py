@@ -11,7 +11,12 @@ from typing import Any
 
 from services.location import convert
 from services.location.domain import PositionGate, PositionRules, Refusal, TripStatus
-from services.location.errors import DrainedError, HelloExpectedFirstError, HelloTimeoutError
+from services.location.errors import (
+    DrainedError,
+    HelloExpectedFirstError,
+    HelloTimeoutError,
+    TripNotTrackedError,
+)
 from services.location.operations.batcher import UpdateBatcher
 from services.location.operations.driver_session import Drain as DrainNotice
 from services.location.operations.driver_session import (
@@ -103,6 +108,9 @@ class DriverStreams:
             trip_id=trip_id,
             resume_seq=hello.resume_seq if hello.HasField("resume_seq") else None,
         )
+        if grant.trip_status == TripStatus.ENDED and not hello.HasField("resume_seq"):
+            # One that resumes may still have to hear that its last messages were taken.
+            raise TripNotTrackedError(trip_id)
         session = DriverSession(
             driver_id=caller.user_id,
             session=grant.session,

@@ -35,6 +35,9 @@ class Update:
     payload: bytes
 
 
+TICKS_READ_MOST = 200
+"""Is how many ticks one reading returns at most; as many mean that the reader lags."""
+
 POSITION, STATUS, BOARDING = "p", "s", "b"
 """Are the kinds of updates."""
 

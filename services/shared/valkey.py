@@ -20,7 +20,7 @@ from services.shared.errors import DependencyUnavailableError
 Valkey = Any
 """A `Redis` or a `RedisCluster` client: their typed signatures differ, what we call does not."""
 
-VALKEY_AWAY = (
+VALKEY_ERRORS = (
     RedisConnectionError,
     RedisTimeoutError,
     ClusterDownError,
@@ -28,8 +28,12 @@ VALKEY_AWAY = (
     MaxConnectionsError,
     ReadOnlyError,
     TryAgainError,
-    OSError,
 )
+"""Says by its type alone that Valkey is away."""
+
+VALKEY_AWAY = (*VALKEY_ERRORS, OSError)
+"""Says so around a call to Valkey, where an OSError can mean nothing else."""
+
 CONNECTIONS_MAX = 32
 _CONNECT_SECONDS = 2.0
 # How long a call waits for one of the connections: calls have deadlines of their own.

@@ -13,7 +13,15 @@ import structlog
 from prometheus_client import Counter
 
 from services.location.operations.follower import EPOCH, VERSION, Follower, token_of
-from services.location.ports import POSITION, STATUS, TRIP_ENDED, TRIP_MOVED, LiveStore, Tick
+from services.location.ports import (
+    POSITION,
+    STATUS,
+    TICKS_READ_MOST,
+    TRIP_ENDED,
+    TRIP_MOVED,
+    LiveStore,
+    Tick,
+)
 from services.shared.errors import DependencyUnavailableError
 
 _log = structlog.get_logger()
@@ -21,6 +29,7 @@ _DELIVERED = Counter("wayfare_location_delivered_total", "Updates put into follo
 _READ_BACKOFF_SECONDS = 0.2
 _READY_SECONDS = 3.0
 _POSITION_BYTE = ord(POSITION)
+NO_TICK = b"0-0"
 
 
 class FollowHub:
@@ -94,14 +103,15 @@ class FollowHub:
             except DependencyUnavailableError:
                 self._set_degraded(True)
                 await asyncio.sleep(_READ_BACKOFF_SECONDS)
-                first_id = await self._until_answered(lambda: self._live.first_tick_id(bucket))
-                if _id_of(first_id) > _id_of(last_id):
-                    self._let_all_resume(bucket)
+                await self._look_for_gap(bucket, last_id)
                 continue
             self._set_degraded(False)
-            if ticks:
-                self.deliver(ticks)
-                last_id = ticks[-1].stream_id
+            if not ticks:
+                continue
+            if len(ticks) >= TICKS_READ_MOST:
+                await self._look_for_gap(bucket, last_id)
+            self.deliver(ticks)
+            last_id = ticks[-1].stream_id
 
     async def _until_answered(self, ask: Callable[[], Awaitable[bytes]]) -> bytes:
         while True:
@@ -143,8 +153,11 @@ class FollowHub:
                 if kind == STATUS and self._ends_trip(payload):
                     follower.end()
 
-    def _let_all_resume(self, bucket: int) -> None:
-        """Let followers come again: ticks were dropped before this process read them."""
+    async def _look_for_gap(self, bucket: int, last_id: bytes) -> None:
+        """Let followers come again if ticks were dropped before this process read them."""
+        first_id = await self._until_answered(lambda: self._live.first_tick_id(bucket))
+        if last_id == NO_TICK or _id_of(first_id) <= _id_of(last_id):
+            return
         _log.warning("ticks_missed", bucket=bucket)
         for followers in self._followers.values():
             for follower in followers:

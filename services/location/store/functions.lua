@@ -70,7 +70,10 @@ local function join_session(keys, args)
   if not state[1] then
     redis.call('HSET', driver_key, 'session', args[1], 'seq', '0')
   end
-  redis.call('HSET', driver_key, 'vehicle', args[3], 'trip', trip, 'tenant', args[5])
+  -- A report without a trip says nothing of the trip that an open stream drives.
+  if trip ~= '' or not state[1] then
+    redis.call('HSET', driver_key, 'vehicle', args[3], 'trip', trip, 'tenant', args[5])
+  end
   redis.call('EXPIRE', driver_key, DAY_SECONDS)
   local status = ''
   if trip ~= '' then
@@ -160,9 +163,19 @@ local function apply(keys, args)
   return table.concat(verdicts)
 end
 
--- args: trip, new_epoch, driver. Makes the trip's state where it is missing, and names its driver.
+-- args: trip, new_epoch, driver, then status, statuspb, boardingpb of another bucket or ''.
+-- Makes the trip's state where it is missing, and names its driver.
 local function track(keys, args)
-  return ensure_trip(prefix_of(keys) .. 'trip:' .. args[1], args[2], args[3])
+  local trip_key = prefix_of(keys) .. 'trip:' .. args[1]
+  local is_new = redis.call('EXISTS', trip_key) == 0
+  local epoch = ensure_trip(trip_key, args[2], args[3])
+  if is_new and args[4] ~= '' then
+    redis.call('HSET', trip_key, 'status', args[4], 'statuspb', args[5])
+  end
+  if is_new and args[6] ~= '' then
+    redis.call('HSET', trip_key, 'boardingpb', args[6])
+  end
+  return epoch
 end
 
 -- args: trip. Forgets a trip that went to a driver of another bucket; its followers come again.

@@ -10,7 +10,14 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from services.location.domain import TrackedTrip
-from services.location.ports import DriverState, SessionGrant, Tick, TripState, Update
+from services.location.ports import (
+    TICKS_READ_MOST,
+    DriverState,
+    SessionGrant,
+    Tick,
+    TripState,
+    Update,
+)
 from services.location.store import keys
 from services.shared.clock import Clock
 from services.shared.errors import DependencyUnavailableError, RequestIdReusedError
@@ -20,7 +27,8 @@ FUNCTIONS = (Path(__file__).parent / "functions.lua").read_text()
 _TRIP_SECONDS = 48 * 3600
 _DAY_SECONDS = 24 * 3600
 _FOLLOW_SECONDS = 600
-_TICKS_READ_MOST = 200
+# What a server answers that lives and cannot take writes for now: full, or not done starting.
+_CANNOT_NOW = ("OOM", "MISCONF", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
 READ_BLOCK_MILLISECONDS = 1_000
 
 
@@ -30,6 +38,10 @@ async def _valkey_answers() -> AsyncIterator[None]:
         yield
     except VALKEY_AWAY as error:
         raise DependencyUnavailableError("valkey") from error
+    except ResponseError as error:
+        if any(word in str(error) for word in _CANNOT_NOW):
+            raise DependencyUnavailableError("valkey") from error
+        raise
 
 
 class ValkeyLiveStore:
@@ -126,9 +138,17 @@ class ValkeyLiveStore:
         """Make the trip known: its live state, who drives it, who may follow it."""
         before = await self.tracked_trip(trip.trip_id)
         bucket = self.bucket_of(trip.driver_id)
-        await self._call("loc_track", bucket, (trip.trip_id, _new_epoch(), trip.driver_id))
-        if before is not None and self.bucket_of(before.driver_id) != bucket:
+        moves = before is not None and self.bucket_of(before.driver_id) != bucket
+        told: Sequence[bytes] = (b"", b"", b"")
+        if before is not None and moves:
+            told = (await self._snapshot(before, with_events=False))[2:5]
+        await self._call("loc_track", bucket, (trip.trip_id, _new_epoch(), trip.driver_id, *told))
+        await self._write_record(trip)
+        if before is not None and moves:
+            # Last: followers who come again find the new driver.
             await self._call("loc_move_away", self.bucket_of(before.driver_id), (trip.trip_id,))
+
+    async def _write_record(self, trip: TrackedTrip) -> None:
         async with _valkey_answers():
             pipeline = self._client.pipeline(transaction=False)
             key, followers = keys.trip_key(trip.trip_id), keys.followers_key(trip.trip_id)
@@ -179,11 +199,7 @@ class ValkeyLiveStore:
 
     async def snapshot(self, trip: TrackedTrip, *, with_events: bool) -> TripState:
         """Return the live state of the trip, read in one atomic step."""
-        state = await self._call(
-            "loc_snapshot",
-            self.bucket_of(trip.driver_id),
-            (trip.trip_id, trip.driver_id, "1" if with_events else "0"),
-        )
+        state = await self._snapshot(trip, with_events=with_events)
         return TripState(
             epoch=state[0].decode() or "00000000",
             version=int(state[1] or 0),
@@ -192,6 +208,13 @@ class ValkeyLiveStore:
             tracked=state[5] != b"0",
             position_payload=state[6],
             events=state[7],
+        )
+
+    async def _snapshot(self, trip: TrackedTrip, *, with_events: bool) -> Any:
+        return await self._call(
+            "loc_snapshot",
+            self.bucket_of(trip.driver_id),
+            (trip.trip_id, trip.driver_id, "1" if with_events else "0"),
         )
 
     async def vehicle_state(self, tenant_id: str, vehicle_id: str) -> DriverState | None:
@@ -288,7 +311,7 @@ class ValkeyLiveStore:
         async with _valkey_answers():
             answer = await self._reader.xread(
                 {keys.updates_key(bucket): after},
-                count=_TICKS_READ_MOST,
+                count=TICKS_READ_MOST,
                 block=READ_BLOCK_MILLISECONDS,
             )
         if not answer:

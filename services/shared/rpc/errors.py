@@ -13,7 +13,7 @@ from services.shared.errors import (
     FieldViolation,
     Kind,
 )
-from services.shared.valkey import VALKEY_AWAY
+from services.shared.valkey import VALKEY_ERRORS
 
 CODES: Mapping[Kind, grpc.StatusCode] = {
     Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
@@ -64,7 +64,7 @@ def known_error(error: Exception, *, request_id: str) -> DomainError:
     """
     if isinstance(error, DomainError):
         return error
-    if isinstance(error, VALKEY_AWAY):
+    if isinstance(error, VALKEY_ERRORS):
         return DependencyUnavailableError("valkey")
     return InternalError(request_id)
 
