@@ -64,8 +64,12 @@ def _cpu_table(figures: Figures) -> Table:
     location = sum(figures.microseconds_per_position(part) for part in LOCATION_PARTS)
     table.add_row("[bold]location, both[/]", f"[bold]{location:.1f}[/]", "")
     if figures.scenario.followers_per_trip == 1:
-        table.add_row("  ratio to Socket.IO with Redis (135)", f"{location / 135.0:.2f}", "")
-        table.add_row("  ratio to the naive prototype (104)", f"{location / 104.0:.2f}", "")
+        table.add_row(
+            "  ratio to Socket.IO with Redis (135)", f"{location / SOCKET_IO_MICROSECONDS:.2f}", ""
+        )
+        table.add_row(
+            "  ratio to the naive prototype (104)", f"{location / PROTOTYPE_MICROSECONDS:.2f}", ""
+        )
     elif figures.window_delivered:
         delivered = figures.cpu_seconds["location-2"] / figures.window_delivered * 1e6
         table.add_row("  location-2 per delivery", f"{delivered:.1f}", "")

@@ -9,17 +9,20 @@ class LocationSettings(ServiceSettings):
     """Holds LocationService's own settings, each with the prefix WAYFARE_LOCATION_."""
 
     location_bucket_count: int = Field(
-        4,
+        1,
         ge=1,
         le=1024,
-        description="Into how many buckets drivers are spread. The same in all processes; on a"
-        " cluster at least twice its masters.",
+        description="Into how many buckets drivers are spread. One is best for"
+        " a single server, on a cluster at least twice its masters. The same in all processes.",
     )
     location_tick_seconds: float = Field(
-        0.010, gt=0, le=1, description="How long updates are gathered before they are written."
+        0.005, gt=0, le=1, description="How long updates are gathered before they are written."
     )
     location_event_tick_seconds: float = Field(
-        0.002, ge=0, le=0.1, description="How long events of streams are gathered; 0 handles each."
+        0.008,
+        ge=0,
+        le=0.1,
+        description="How long a busy process gathers events of streams; 0 handles each at once.",
     )
     location_pending_max: int = Field(
         50_000, ge=100, description="Most updates that wait in this process to be written."
@@ -40,7 +43,7 @@ class LocationSettings(ServiceSettings):
         15.0, gt=0, le=60, description="Longest silence on a stream."
     )
     location_ack_seconds: float = Field(
-        5.0, gt=0, le=60, description="Longest wait of a driver for an acknowledgement."
+        10.0, gt=0, le=60, description="Longest wait of a driver for an acknowledgement."
     )
     location_hello_seconds: float = Field(
         10.0, gt=0, le=60, description="How long a stream may take to say hello."

@@ -39,7 +39,7 @@ async def test_a_driver_drives_and_a_passenger_follows_with_real_accounts(edge: 
             await bus.send_position(53.4084, -2.9916, speed_meters_per_second=8.3)
             await bus.send_boarding(12)
             await bus.send_status(ENDED)
-            await bus.wait_acknowledged(10)
+            await bus.wait_acknowledged(20)
             assert bus.statistics.accepted_count == 4
         seen += [update async for update in updates]
 

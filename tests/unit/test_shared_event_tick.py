@@ -59,6 +59,29 @@ def test_events_of_later_ticks_are_handled_too() -> None:
     assert run(work) == 3
 
 
+def test_a_busy_poller_is_handled_once_per_tick() -> None:
+    async def busy_for(poller: PollerCompletionQueue, seconds: float) -> float:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        while loop.time() - begin < seconds:
+            poller.write_end.send(b"1" * 10)
+            await asyncio.sleep(0.001)
+        return (loop.time() - begin) / TICK_SECONDS
+
+    async def work() -> tuple[int, float]:
+        poller = PollerCompletionQueue()
+        asyncio.get_running_loop().add_reader(poller.read_end, poller.handle)
+        # Long enough to be noticed, and then counted.
+        await busy_for(poller, 0.3)
+        poller.handled = 0
+        ticks = await busy_for(poller, 0.3)
+        poller.close()
+        return poller.handled, ticks
+
+    handled, ticks = run(work)
+    assert 0 < handled <= ticks + 2
+
+
 def test_other_readers_are_left_as_they_are() -> None:
     async def work() -> int:
         read_end, write_end = socket.socketpair()

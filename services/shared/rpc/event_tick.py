@@ -4,7 +4,8 @@ grpc.aio's poller thread writes a byte to a socket for every event (a message re
 and each byte wakes the loop: an epoll_wait, a recv, a switch of threads, about a third of the CPU
 of a service whose streams carry thousands of small messages a second. Here the loop looks at that
 socket, handles all that has come, and then leaves it alone for a tick; bytes written meanwhile wake
-nobody. The first event after a pause is handled at once, so that a lone call waits for nothing.
+nobody. While events are fewer than a thousand a second each is handled at once, so that lone calls
+wait for nothing.
 
 grpc.aio has no setting for this (grpc/grpc, aio/completion_queue.pyx.pxi): the loop recognises the
 poller by its class, and any other reader, or another version's poller, is left as it is.
@@ -21,18 +22,20 @@ from typing import Any
 import uvloop
 
 _POLLER_CLASS = "PollerCompletionQueue"
+_COUNT_SECONDS = 0.1
+_GATHER_EVENTS_PER_SECOND = 1_000
 
 
 class TickLoop(uvloop.Loop):
     """Is uvloop's loop, but for readers of grpc.aio's poller."""
 
     def __init__(self, tick_seconds: float) -> None:
-        """Let the poller wake the loop at most once in `tick_seconds`."""
+        """Let a busy poller wake the loop at most once in `tick_seconds`."""
         super().__init__()
         self._tick_seconds = tick_seconds
 
     def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
-        """Call `callback` when `fd` can be read; the poller's at most once per tick."""
+        """Call `callback` when `fd` can be read; a busy poller's at most once per tick."""
         if isinstance(fd, socket.socket) and _is_poller(callback):
             _EventTick(self, fd, callback, self._tick_seconds).watch()
         else:
@@ -45,7 +48,7 @@ def _is_poller(callback: Callable[..., Any]) -> bool:
 
 
 class _EventTick:
-    """Handles one poller's events, a tick's worth at a time."""
+    """Handles one poller's events: each at once while they are few, a tick's worth when many."""
 
     def __init__(
         self,
@@ -59,6 +62,9 @@ class _EventTick:
         self._handle = handle
         self._tick_seconds = tick_seconds
         self._pending = array.array("i", [0])
+        self._counted = 0
+        self._counting_since = loop.time()
+        self._gathers = False
 
     def watch(self) -> None:
         """Wake the loop at the next event, which may be there already."""
@@ -66,10 +72,23 @@ class _EventTick:
             uvloop.Loop.add_reader(self._loop, self._wakeups, self._run)
 
     def _run(self) -> None:
-        uvloop.Loop.remove_reader(self._loop, self._wakeups)
         # One byte per event; the handler takes one byte and all events, and needs one to be there.
         fcntl.ioctl(self._wakeups, termios.FIONREAD, self._pending)
-        if self._pending[0] > 1:
-            self._wakeups.recv(self._pending[0] - 1)
+        events = self._pending[0]
+        if events > 1:
+            self._wakeups.recv(events - 1)
+        self._count(events)
+        if self._gathers:
+            uvloop.Loop.remove_reader(self._loop, self._wakeups)
+            self._loop.call_later(self._tick_seconds, self.watch)
         self._handle()
-        self._loop.call_later(self._tick_seconds, self.watch)
+
+    def _count(self, events: int) -> None:
+        """Decide ten times a second whether events come often enough to be gathered."""
+        self._counted += events
+        now = self._loop.time()
+        seconds = now - self._counting_since
+        if seconds >= _COUNT_SECONDS:
+            self._gathers = self._counted >= _GATHER_EVENTS_PER_SECOND * seconds
+            self._counted = 0
+            self._counting_since = now

@@ -291,7 +291,7 @@ Global___DriverWelcome: _TypeAlias = DriverWelcome  # noqa: Y015
 
 @_typing.final
 class DriverAck(_message.Message):
-    """Says what has been decided. Acknowledgements are gathered: one is sent at the latest 5 seconds after the oldest
+    """Says what has been decided. Acknowledgements are gathered: one is sent at the latest 10 seconds after the oldest
     message that it covers, and at once for a status, a boarding or a refusal.
     """
 
