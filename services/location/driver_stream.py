@@ -4,10 +4,12 @@ Reads messages as bytes, so that a broken one spoils nothing, and writes replies
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+import grpc
 
 from services.location import convert
 from services.location.domain import PositionGate, PositionRules, Refusal, TripStatus
@@ -53,17 +55,17 @@ class DriverStreams:
     heartbeats: Ring[DriverSession]
     acknowledgements: Ring[DriverSession]
 
-    async def serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
+    async def serve(self, context: Any) -> None:
         """Take messages and write replies until one side ends the stream."""
         caller = current_caller()
-        hello = await self._read_hello(requests)
+        hello = await self._read_hello(context)
         session, grant, expected_count = await self._begin(caller, hello)
         await context.write(self._welcome(grant))
         self.heartbeats.add(session)
         self.acknowledgements.add(session)
         if self.batcher.degraded:
             session.throttle(Throttle(reason="DEPENDENCY_UNAVAILABLE", degraded=True))
-        reader = asyncio.create_task(self._read_all(session, requests, expected_count))
+        reader = asyncio.create_task(self._read_all(session, context, expected_count))
         reader.add_done_callback(lambda _: session.wake_writer())
         try:
             await self._write_all(session, reader, context)
@@ -73,14 +75,14 @@ class DriverStreams:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def _read_hello(self, requests: AsyncIterator[bytes]) -> driver_stream_pb2.DriverHello:
+    async def _read_hello(self, context: Any) -> driver_stream_pb2.DriverHello:
         seconds = self.settings.location_hello_seconds
         try:
             async with asyncio.timeout(seconds):
-                data = await anext(requests, None)
+                data = await context.read()
         except TimeoutError:
             raise HelloTimeoutError(seconds) from None
-        if data is None:
+        if data is grpc.aio.EOF:
             raise HelloExpectedFirstError("the stream ended before hello")
         message = read_message(data, DriverMessage, max_bytes=self.settings.message_bytes_max)
         if not message.HasField("hello"):
@@ -134,12 +136,14 @@ class DriverStreams:
         message.welcome.heartbeat_interval.FromMilliseconds(heartbeat)
         return message.SerializeToString()
 
-    async def _read_all(
-        self, session: DriverSession, requests: AsyncIterator[bytes], expected_count: int
-    ) -> None:
+    async def _read_all(self, session: DriverSession, context: Any, expected_count: int) -> None:
         max_bytes = self.settings.message_bytes_max
         in_flight_max = self.settings.location_session_pending_max
-        async for data in requests:
+        while True:
+            # Not `async for`: grpc.aio's iterator is a generator around this call.
+            data = await context.read()
+            if data is grpc.aio.EOF:
+                break
             try:
                 message = parse_message(data, DriverMessage, max_bytes=max_bytes)
                 if not is_surely_valid(message):

@@ -54,9 +54,9 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         self._driver_streams = driver_streams
         self._follow_streams = follow_streams
 
-    async def StreamDriver(self, request_iterator: AsyncIterator[Any], context: Any) -> None:  # type: ignore[override]  # written, not yielded
+    async def StreamDriver(self, _request_iterator: AsyncIterator[Any], context: Any) -> None:  # type: ignore[override]  # written, not yielded
         """Stream a driver's positions in; both sides are bytes here, see driver_stream.py."""
-        await self._driver_streams.serve(request_iterator, context)
+        await self._driver_streams.serve(context)
 
     async def FollowTrip(self, request: _pb.FollowTripRequest, context: Any) -> None:  # type: ignore[override]  # written, not yielded
         """Stream a trip's updates out as bytes, see follow_stream.py."""

@@ -16,10 +16,10 @@ class LocationSettings(ServiceSettings):
         " a single server, on a cluster at least twice its masters. The same in all processes.",
     )
     location_tick_seconds: float = Field(
-        0.005, gt=0, le=1, description="How long updates are gathered before they are written."
+        0.010, gt=0, le=1, description="How long updates are gathered before they are written."
     )
     location_event_tick_seconds: float = Field(
-        0.008,
+        0.020,
         ge=0,
         le=0.1,
         description="How long a busy process gathers events of streams; 0 handles each at once.",

@@ -2,7 +2,14 @@
 
 from typing import Any, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+import hiredis
+from redis.asyncio import (
+    BlockingConnectionPool,
+    Connection,
+    Redis,
+    RedisCluster,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -77,7 +84,33 @@ def open_pool(
         socket_connect_timeout=_CONNECT_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
+    # The only way: from_url chooses the class by the URL's scheme.
+    pool.connection_class = _PACKING.get(pool.connection_class, pool.connection_class)
     return pool
+
+
+class _PacksInC:
+    """Packs commands with hiredis, as the synchronous client does: a third of the time."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Return the command as the protocol has it."""
+        if isinstance(args[0], str) and " " in args[0]:
+            args = (*args[0].split(), *args[1:])
+        return [hiredis.pack_command(args)]
+
+
+class _PackingConnection(_PacksInC, Connection):
+    """Speaks to Valkey over TCP."""
+
+
+class _PackingUnixConnection(_PacksInC, UnixDomainSocketConnection):
+    """Speaks to Valkey over a Unix socket."""
+
+
+_PACKING: dict[type, type] = {
+    Connection: _PackingConnection,
+    UnixDomainSocketConnection: _PackingUnixConnection,
+}
 
 
 async def ping_valkey(client: Valkey) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -39,6 +40,10 @@ def run_process(build: Build, *, event_tick_seconds: float = 0.0) -> None:
 
 def _new_loop(event_tick_seconds: float) -> asyncio.AbstractEventLoop:
     if event_tick_seconds > 0:
+        if hasattr(os, "SCHED_BATCH"):
+            # A thread of grpc that has something for the loop waits until the loop pauses, instead
+            # of interrupting it for every event.
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         return TickLoop(event_tick_seconds)
     return uvloop.new_event_loop()
 
