@@ -48,6 +48,36 @@ async def test_followers_are_told_when_a_trip_moves_to_another_bucket(live: Live
     assert names_of(await live.read_ticks(drive.bucket, last_id)) == ["r"]
 
 
+@pytest.mark.parametrize("same_bucket", [True, False])
+async def test_a_trip_keeps_its_status_and_count_when_another_driver_takes_it(
+    live: LiveStore, same_bucket: bool
+) -> None:
+    drive = await Drive.begun(live)
+    await drive.status(1, "PAUSED")
+    await drive.boarding(2, 9)
+    driver_id = driver_beside(drive.trip.driver_id, same=same_bucket)
+    taken = replace(drive.trip, driver_id=driver_id)
+    await live.track(taken)
+
+    state = await live.snapshot(taken, with_events=False)
+    grant = await opened(live, driver_id, trip_id=taken.trip_id)
+
+    assert (state.status, grant.trip_status) == ("PAUSED", "PAUSED")
+    assert b"\x08\x09" in state.boarding_payload
+
+
+async def test_a_report_without_a_trip_leaves_the_open_trip_as_it_is(live: LiveStore) -> None:
+    drive = await Drive.begun(live)
+    await drive.position(1)
+    await live.join_session(
+        driver_id=drive.trip.driver_id, tenant_id=TENANT, vehicle_id="bus-99", trip_id=""
+    )
+
+    state = await live.snapshot(drive.trip, with_events=False)
+
+    assert state.position_payload
+
+
 def driver_beside(driver_id: str, *, same: bool) -> str:
     while True:
         other = new_id()

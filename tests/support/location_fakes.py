@@ -108,7 +108,12 @@ class MemoryLiveStore:
         self, *, driver_id: str, tenant_id: str, vehicle_id: str, trip_id: str
     ) -> SessionGrant:
         self._answer()
-        driver = self._drivers.setdefault(driver_id, _Driver(session=int(time.time() * 1000)))
+        known = self._drivers.get(driver_id)
+        if known is not None and not trip_id:
+            # A report without a trip says nothing of the trip that an open stream drives.
+            vehicle_id, trip_id = known.vehicle_id, known.trip_id
+        driver = known or _Driver(session=int(time.time() * 1000))
+        self._drivers[driver_id] = driver
         return self._grant(driver, driver_id, tenant_id, vehicle_id, trip_id)
 
     def _grant(
@@ -182,11 +187,12 @@ class MemoryLiveStore:
     async def track(self, trip: TrackedTrip) -> None:
         self._answer()
         before = self._records.get(trip.trip_id)
-        self._ensure_trip(trip.driver_id, trip.trip_id)
+        kept = self._ensure_trip(trip.driver_id, trip.trip_id)
         if before is not None:
             bucket = self.bucket_of(before.driver_id)
             if bucket != self.bucket_of(trip.driver_id):
-                del self._trips[bucket, trip.trip_id]
+                moved = self._trips.pop((bucket, trip.trip_id))
+                kept.status, kept.boarding = moved.status, moved.boarding
                 await self._write_tick(bucket, [f"{TRIP_MOVED}{trip.trip_id}".encode(), b""])
         self._records[trip.trip_id] = trip
 
