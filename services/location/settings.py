@@ -19,7 +19,7 @@ class LocationSettings(ServiceSettings):
         0.010, gt=0, le=1, description="How long updates are gathered before they are written."
     )
     location_event_tick_seconds: float = Field(
-        0.020,
+        0.030,
         ge=0,
         le=0.1,
         description="How long a busy process gathers events of streams; 0 handles each at once.",

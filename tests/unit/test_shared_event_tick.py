@@ -64,7 +64,7 @@ def test_a_busy_poller_is_handled_once_per_tick() -> None:
         loop = asyncio.get_running_loop()
         begin = loop.time()
         while loop.time() - begin < seconds:
-            poller.write_end.send(b"1" * 10)
+            poller.write_end.send(b"1" * 3)
             await asyncio.sleep(0.001)
         return (loop.time() - begin) / TICK_SECONDS
 
@@ -80,6 +80,28 @@ def test_a_busy_poller_is_handled_once_per_tick() -> None:
 
     handled, ticks = run(work)
     assert 0 < handled <= ticks + 2
+
+
+def test_a_flood_of_events_is_never_held_up_by_a_full_socket() -> None:
+    async def work() -> int:
+        poller = PollerCompletionQueue()
+        poller.write_end.setblocking(False)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(poller.read_end, poller.handle)
+        held_up = 0
+        begin = loop.time()
+        while loop.time() - begin < 0.6:
+            # Twenty events a millisecond: in a whole tick the socket would be full.
+            for _ in range(20):
+                try:
+                    poller.write_end.send(b"1")
+                except BlockingIOError:
+                    held_up += loop.time() - begin > 0.3
+            await asyncio.sleep(0.001)
+        poller.close()
+        return held_up
+
+    assert run(work) == 0
 
 
 def test_other_readers_are_left_as_they_are() -> None:

@@ -21,6 +21,8 @@ _log = structlog.get_logger()
 _WRITTEN = Counter("wayfare_location_updates_total", "Updates that the store decided", ["verdict"])
 _PENDING = Gauge("wayfare_location_updates_pending", "Updates that wait to be written")
 _BATCH_MAX = 256
+_BUSY_TICKS = 2
+_BUSY_UPDATES_PER_SECOND = 1_000
 _BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
 
@@ -81,12 +83,16 @@ class UpdateBatcher:
             await self.wait_flushed()
 
     async def run(self) -> None:
-        """Write until cancelled."""
+        """Write until cancelled; a busy process gathers twice as long."""
+        loop = asyncio.get_running_loop()
+        written_at, busy = loop.time(), False
         while True:
             await self._wake.wait()
-            await asyncio.sleep(self._tick_seconds)
+            await asyncio.sleep(self._tick_seconds * (_BUSY_TICKS if busy else 1))
             self._wake.clear()
             buckets, self._buckets = self._buckets, defaultdict(list)
+            busy = self._pending > _BUSY_UPDATES_PER_SECOND * (loop.time() - written_at)
+            written_at = loop.time()
             _PENDING.set(self._pending)
             await asyncio.gather(*(self._write(bucket, items) for bucket, items in buckets.items()))
             if self._flushed is not None:
