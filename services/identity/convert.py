@@ -1,9 +1,8 @@
 """Protos to domain and back. Pure; used by servicer.py."""
 
-from datetime import UTC, datetime
+from datetime import UTC
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.identity.domain import (
     API_KEY_CACHE_DURATION,
@@ -24,6 +23,7 @@ from services.identity.operations.administration import UserQuery
 from services.identity.operations.api_keys import NewApiKey
 from services.identity.operations.sessions import LogIn
 from services.shared.rpc.caller import Caller
+from services.shared.rpc.timestamps import timestamp_of
 from wayfare.identity.v1 import api_key_pb2, identity_service_pb2, session_pb2, user_pb2
 from wayfare.policy.v1 import policy_pb2
 
@@ -111,9 +111,9 @@ def user_message(user: User) -> user_pb2.User:
         display_name=user.display_name,
         role=_ROLE_VALUES[user.role],
         status=_STATUS_VALUES[user.status],
-        create_time=_timestamp(user.create_time),
-        update_time=_timestamp(user.update_time),
-        approve_time=_timestamp(user.approve_time),
+        create_time=timestamp_of(user.create_time),
+        update_time=timestamp_of(user.update_time),
+        approve_time=timestamp_of(user.approve_time),
     )
 
 
@@ -123,9 +123,9 @@ def session_message(session: OpenSession) -> session_pb2.Session:
         session_id=session.session_id,
         user=user_message(session.user),
         access_token=session.access_token,
-        access_token_expire_time=_timestamp(session.access_token_expire_time),
+        access_token_expire_time=timestamp_of(session.access_token_expire_time),
         refresh_token=session.refresh_token,
-        refresh_token_expire_time=_timestamp(session.refresh_token_expire_time),
+        refresh_token_expire_time=timestamp_of(session.refresh_token_expire_time),
     )
 
 
@@ -137,11 +137,11 @@ def api_key_message(api_key: ApiKey) -> api_key_pb2.ApiKey:
         display_name=api_key.display_name,
         requests_per_minute=api_key.requests_per_minute,
         creator_user_id=api_key.creator_user_id,
-        create_time=_timestamp(api_key.create_time),
-        expire_time=_timestamp(api_key.expire_time),
-        revoke_time=_timestamp(api_key.revoke_time),
+        create_time=timestamp_of(api_key.create_time),
+        expire_time=timestamp_of(api_key.expire_time),
+        revoke_time=timestamp_of(api_key.revoke_time),
         request_count=api_key.request_count,
-        last_use_time=_timestamp(api_key.last_use_time),
+        last_use_time=timestamp_of(api_key.last_use_time),
     )
 
 
@@ -155,11 +155,3 @@ def verified_key_message(api_key: ApiKey) -> identity_service_pb2.VerifyApiKeyRe
         requests_per_minute=api_key.requests_per_minute,
         cache_duration=cache_duration,
     )
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

@@ -10,6 +10,7 @@ from services.location.domain import Fix, TrackedTrip, TripStatus, TripStop
 from services.location.operations.driver_session import Ack, Drain, Heartbeat, Reply, Throttle
 from services.location.operations.follower import Drained
 from services.location.ports import TripState
+from services.shared.rpc.timestamps import timestamp_of
 from wayfare.location.v1 import driver_stream_pb2, position_pb2, trip_pb2, trip_update_pb2
 
 _STATUS_NAMES = {
@@ -24,15 +25,6 @@ _STATUS_NUMBERS = {name: number for number, name in _STATUS_NAMES.items()}
 def milliseconds_of(timestamp: Timestamp) -> int:
     """Return milliseconds since 1970."""
     return timestamp.seconds * 1000 + timestamp.nanos // 1_000_000
-
-
-def timestamp_of(moment: datetime | None) -> Timestamp | None:
-    """Return `moment` as the wire has it."""
-    if moment is None:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
 
 
 def fix_of(position: position_pb2.Position) -> Fix:

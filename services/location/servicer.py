@@ -19,6 +19,7 @@ from services.location.settings import LocationSettings
 from services.shared.clock import Clock
 from services.shared.errors import NotImplementedYetError
 from services.shared.rpc.caller import current_caller
+from services.shared.rpc.timestamps import timestamp_of
 from wayfare.location.v1 import (
     fleet_pb2,
     geofence_pb2,
@@ -118,7 +119,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
             vehicle_id=state.vehicle_id,
             trip_id=state.trip_id,
             position=convert.position_of_payload(state.position_payload),
-            receive_time=convert.timestamp_of(received),
+            receive_time=timestamp_of(received),
         )
 
     async def SetPresence(self, request: _pb.SetPresenceRequest, _context: Any) -> _pb.Presence:
