@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 import uvloop
@@ -43,7 +43,8 @@ def _new_loop(event_tick_seconds: float) -> asyncio.AbstractEventLoop:
         if hasattr(os, "SCHED_BATCH"):
             # A thread of grpc that has something for the loop waits until the loop pauses, instead
             # of interrupting it for every event.
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            with suppress(OSError):  # a sandbox may forbid it; it only costs more then
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         return TickLoop(event_tick_seconds)
     return uvloop.new_event_loop()
 
