@@ -47,7 +47,34 @@ def status_message(seq: int, status: trip_pb2.TripStatus.ValueType) -> bytes:
     return message.SerializeToString()
 
 
-class BareDriver:
+class _BareStream:
+    """A stream of which everything is kept that the server says."""
+
+    call: Any
+    _reading: "asyncio.Task[None]"
+
+    def heard(self) -> object:
+        """Return what the server said so far."""
+        raise NotImplementedError
+
+    async def until(self, condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+        """Wait for a condition; a stream that ends before it fails the test with its end."""
+        await until(lambda: condition() or self._reading.done(), seconds=seconds)
+        assert condition(), (await refusal_of(self.call), self.heard())
+
+    async def end(self) -> Refusal:
+        """Wait until the server ended the stream, and say how."""
+        async with asyncio.timeout(15):
+            await self._reading
+            return await refusal_of(self.call)
+
+    async def close(self) -> None:
+        """Drop the stream."""
+        self.call.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+
+class BareDriver(_BareStream):
     """A driver's stream that writes bytes as they are and keeps every reply."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str, *, instance: str = "") -> None:
@@ -71,21 +98,9 @@ class BareDriver:
         assert self.replies[0].HasField("welcome"), self.replies[0]
         return self.replies[0].welcome
 
-    async def until(self, condition: Callable[[], object], *, seconds: float = 10.0) -> None:
-        """Wait for a condition; a stream that ends before it fails the test with its end."""
-        await until(lambda: condition() or self._reading.done(), seconds=seconds)
-        assert condition(), (await refusal_of(self.call), self.replies)
-
-    async def end(self) -> Refusal:
-        """Wait until the server ended the stream, and say how."""
-        async with asyncio.timeout(15):
-            await self._reading
-            return await refusal_of(self.call)
-
-    async def close(self) -> None:
-        """Drop the stream."""
-        self.call.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+    def heard(self) -> object:
+        """Return the replies."""
+        return self.replies
 
     def acknowledged_seq(self) -> int:
         """Return the high-water mark that the driver was told."""
@@ -103,7 +118,7 @@ class BareDriver:
                 self.replies.append(reply)
 
 
-class BareFollower:
+class BareFollower(_BareStream):
     """A follower's stream that keeps every update."""
 
     def __init__(
@@ -129,21 +144,9 @@ class BareFollower:
         assert self.updates[0].HasField("snapshot"), self.updates[0]
         return self.updates[0].snapshot
 
-    async def until(self, condition: Callable[[], object], *, seconds: float = 10.0) -> None:
-        """Wait for a condition; a stream that ends before it fails the test with its end."""
-        await until(lambda: condition() or self._reading.done(), seconds=seconds)
-        assert condition(), (await refusal_of(self.call), self.updates)
-
-    async def end(self) -> Refusal:
-        """Wait until the server ended the stream, and say how."""
-        async with asyncio.timeout(15):
-            await self._reading
-            return await refusal_of(self.call)
-
-    async def close(self) -> None:
-        """Drop the stream."""
-        self.call.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+    def heard(self) -> object:
+        """Return the updates."""
+        return self.updates
 
     def steps(self) -> list[int]:
         """Return how far north each position was, in steps, the snapshot's too."""

@@ -171,7 +171,7 @@ class Authenticator:
 
         Raises TokenExpiredError or TokenInvalidError if what it brings is not good.
         """
-        ip_address = metadata.get("x-forwarded-for", "").rpartition(",")[2].strip()
+        ip_address = ip_address_of(metadata)
         # Only Envoy can set this header: the edge strips it, the mesh listener replaces it.
         certificate = metadata.get("x-forwarded-client-cert", "")
         if certificate:
@@ -196,6 +196,11 @@ class Authenticator:
                 ip_address=ip_address,
             )
         return Caller(ip_address=ip_address)
+
+
+def ip_address_of(metadata: Mapping[str, str]) -> str:
+    """Return the caller's address: the last one named, because Envoy appends what it saw."""
+    return metadata.get("x-forwarded-for", "").rpartition(",")[2].strip()
 
 
 def _service_of(certificate: str) -> str:

@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from services.shared.clock import Clock
 from services.shared.errors import DomainError, Kind, OverloadedError
 from services.shared.ids import IdSource
-from services.shared.rpc.authentication import Authenticator
+from services.shared.rpc.authentication import Authenticator, ip_address_of
 from services.shared.rpc.authorization import authorize
 from services.shared.rpc.caller import CALLER, DEADLINE_MONOTONIC, REQUEST_ID, Caller
 from services.shared.rpc.errors import known_error, status_of
@@ -181,9 +181,7 @@ class PolicyInterceptor(grpc.aio.ServerInterceptor):
             if not rule.public:
                 raise
             # A public method serves whoever asks; a stale token must not lock people out of log-in.
-            caller = Caller(
-                ip_address=metadata.get("x-forwarded-for", "").rpartition(",")[2].strip()
-            )
+            caller = Caller(ip_address=ip_address_of(metadata))
         record.caller = caller.name
         authorize(caller, rule)
         await self._rate_limiter.check(caller, rule)
