@@ -20,7 +20,8 @@ from rich.table import Table
 from bench.meters import describe_machine
 from bench.worker import PositionWriter
 from services.location import convert
-from services.location.domain import Fix, PositionGate, PositionRules, TripStatus
+from services.location.domain.positions import Fix, PositionGate, PositionRules
+from services.location.domain.trips import TripStatus
 from services.location.operations.batcher import UpdateBatcher
 from services.location.operations.driver_session import DriverSession
 from services.location.operations.follow_hub import FollowHub

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.location.domain import Fix, TrackedTrip, TripStatus, TripStop
+from services.location.domain.positions import Fix
+from services.location.domain.trips import TrackedTrip, TripStatus, TripStop
 from services.location.operations.driver_session import Ack, Drain, Heartbeat, Reply, Throttle
 from services.location.operations.follower import Drained
 from services.location.ports import TripState

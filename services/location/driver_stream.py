@@ -12,7 +12,8 @@ from typing import Any
 import grpc
 
 from services.location import convert
-from services.location.domain import PositionGate, PositionRules, Refusal, TripStatus
+from services.location.domain.positions import PositionGate, PositionRules, Refusal
+from services.location.domain.trips import TripStatus
 from services.location.errors import (
     DrainedError,
     HelloExpectedFirstError,

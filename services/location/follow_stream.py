@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from services.location import convert
-from services.location.domain import TrackedTrip, TripStatus
+from services.location.domain.trips import TrackedTrip, TripStatus
 from services.location.errors import DrainedError, TripNotTrackedError
 from services.location.operations.follow_hub import FollowHub
 from services.location.operations.follower import Follower, ResumeToken, parse_token, token_of

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.location.domain import TrackedTrip
+from services.location.domain.trips import TrackedTrip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

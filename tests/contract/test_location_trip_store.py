@@ -7,7 +7,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from services.location.domain import TrackedTrip
+from services.location.domain.trips import TrackedTrip
 from services.location.errors import TripNotTrackedError, TripOfAnotherTenantError
 from services.location.ports import TripStore
 from services.location.store.trips import PostgresTripStore

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.location.domain import TrackedTrip
+from services.location.domain.trips import TrackedTrip
 from services.location.ports import LiveStore
 from services.location.store.live import ValkeyLiveStore
 from services.shared.clock import SystemClock

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from services.location.domain import TrackedTrip
+from services.location.domain.trips import TrackedTrip
 from tests.support.location_process import (
     DriverMessage,
     FollowStream,

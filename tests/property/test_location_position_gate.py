@@ -6,7 +6,13 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.location.domain import Fix, PositionGate, PositionRules, Refusal, distance_meters
+from services.location.domain.positions import (
+    Fix,
+    PositionGate,
+    PositionRules,
+    Refusal,
+    distance_meters,
+)
 
 NOW = 1_772_366_400_000
 RULES = PositionRules(positions_per_minute=20)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from services.location.domain import TrackedTrip
+from services.location.domain.trips import TrackedTrip
 from services.location.ports import LiveStore, SessionGrant, Tick
 from tests.support.location_values import (
     TENANT,

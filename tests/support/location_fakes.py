@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from services.location.domain import TrackedTrip
+from services.location.domain.trips import TrackedTrip
 from services.location.errors import TripNotTrackedError, TripOfAnotherTenantError
 from services.location.ports import (
     ACCEPTED,

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from services.location import convert
 from services.location.app import wire
-from services.location.domain import TrackedTrip
+from services.location.domain.trips import TrackedTrip
 from services.location.settings import LocationSettings
 from services.shared.clock import SystemClock
 from services.shared.rpc.authentication import ApiKeyGrant, TokenInvalidError

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from services.location import convert
-from services.location.domain import TrackedTrip, TripStop
+from services.location.domain.trips import TrackedTrip, TripStop
 from services.location.ports import BOARDING, POSITION, STATUS, Update
 from wayfare.location.v1 import driver_stream_pb2, position_pb2, trip_pb2
 

@@ -7,7 +7,8 @@ import pytest
 from google.protobuf.message import Message
 
 from services.location import convert
-from services.location.domain import Fix, TripStatus
+from services.location.domain.positions import Fix
+from services.location.domain.trips import TripStatus
 from services.location.operations.driver_session import (
     Ack,
     Drain,

@@ -4,17 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from services.location.domain import (
+from services.location.domain.positions import (
     DAY_MILLISECONDS,
-    STATUS_MOVES,
     Fix,
     PositionGate,
     PositionRules,
     Refusal,
-    TripStatus,
     distance_meters,
-    may_follow,
 )
+from services.location.domain.trips import STATUS_MOVES, TripStatus, may_follow
 from tests.support.location_values import LATITUDE, LONGITUDE, METER, OTHER_TENANT, TENANT, a_trip
 
 NOW = 1_772_366_400_000

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from services.location.domain import Fix, PositionGate, PositionRules, TripStatus
+from services.location.domain.positions import Fix, PositionGate, PositionRules
+from services.location.domain.trips import TripStatus
 from services.location.errors import NotTheTripDriverError, SessionSupersededError
 from services.location.operations.batcher import Submitter, UpdateBatcher
 from services.location.operations.driver_session import (

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.location.domain import STATUS_MOVES, Fix, PositionGate, Refusal, TripStatus
+from services.location.domain.positions import Fix, PositionGate, Refusal
+from services.location.domain.trips import STATUS_MOVES, TripStatus
 from services.location.errors import (
     NotTheTripDriverError,
     SessionSupersededError,

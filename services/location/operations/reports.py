@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.location.domain import Fix, PositionGate, Refusal
+from services.location.domain.positions import Fix, PositionGate, Refusal
 from services.location.errors import VehicleNotLiveError
 from services.location.operations.batcher import UpdateBatcher
 from services.location.ports import (

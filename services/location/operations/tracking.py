@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import structlog
 
-from services.location.domain import TrackedTrip, may_follow
+from services.location.domain.trips import TrackedTrip, may_follow
 from services.location.errors import (
     NotAFollowerError,
     NotTheTripDriverError,

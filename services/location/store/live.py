@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from services.location.domain import TrackedTrip
+from services.location.domain.trips import TrackedTrip
 from services.location.ports import (
     TICKS_READ_MOST,
     DriverState,

@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from services.location.domain import TrackedTrip, TripStop
+from services.location.domain.trips import TrackedTrip, TripStop
 from services.location.errors import TripNotTrackedError, TripOfAnotherTenantError
 from services.shared.clock import Clock
 from services.shared.errors import DependencyUnavailableError, RequestIdReusedError

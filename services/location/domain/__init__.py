@@ -1,0 +1,1 @@
+"""Holds what LocationService knows and decides, without stores and protos."""
