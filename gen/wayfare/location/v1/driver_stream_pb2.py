@@ -27,9 +27,10 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from wayfare.location.v1 import position_pb2 as wayfare_dot_location_dot_v1_dot_position__pb2
 from wayfare.location.v1 import trip_pb2 as wayfare_dot_location_dot_v1_dot_trip__pb2
+from wayfare.type.v1 import vehicle_pb2 as wayfare_dot_type_dot_v1_dot_vehicle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'wayfare/location/v1/driver_stream.proto\x12\x13wayfare.location.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wayfare/location/v1/position.proto\x1a\x1ewayfare/location/v1/trip.proto\"\xfc\x02\n\rDriverMessage\x12\"\n\x03seq\x18\x01 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x80\x80\x80\x80\x80\x08(\x00R\x03seq\x12\x38\n\x05hello\x18\x02 \x01(\x0b\x32 .wayfare.location.v1.DriverHelloH\x00R\x05hello\x12;\n\x08position\x18\x03 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionH\x00R\x08position\x12;\n\x06status\x18\x04 \x01(\x0b\x32!.wayfare.location.v1.StatusReportH\x00R\x06status\x12\x41\n\x08\x62oarding\x18\x05 \x01(\x0b\x32#.wayfare.location.v1.BoardingReportH\x00R\x08\x62oarding\x12>\n\x07goodbye\x18\x06 \x01(\x0b\x32\".wayfare.location.v1.DriverGoodbyeH\x00R\x07goodbyeB\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xae\x01\n\x0b\x44riverHello\x12=\n\nvehicle_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$R\tvehicleId\x12$\n\x07trip_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x06tripId\x12+\n\nresume_seq\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00R\tresumeSeq\x88\x01\x01\x42\r\n\x0b_resume_seq\"\x9a\x01\n\x0cStatusReport\x12\x43\n\x06status\x18\x01 \x01(\x0e\x32\x1f.wayfare.location.v1.TripStatusB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x06status\x12\x45\n\x0c\x63\x61pture_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0b\x63\x61ptureTime\"\x88\x01\n\x0e\x42oardingReport\x12/\n\rboarded_count\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x0c\x62oardedCount\x12\x45\n\x0c\x63\x61pture_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0b\x63\x61ptureTime\"\x0f\n\rDriverGoodbye\"\x96\x03\n\x0b\x44riverReply\x12>\n\x07welcome\x18\x01 \x01(\x0b\x32\".wayfare.location.v1.DriverWelcomeH\x00R\x07welcome\x12\x32\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1e.wayfare.location.v1.DriverAckH\x00R\x03\x61\x63k\x12\x41\n\x08throttle\x18\x03 \x01(\x0b\x32#.wayfare.location.v1.DriverThrottleH\x00R\x08throttle\x12G\n\nassignment\x18\x04 \x01(\x0b\x32%.wayfare.location.v1.DriverAssignmentH\x00R\nassignment\x12\x44\n\theartbeat\x18\x05 \x01(\x0b\x32$.wayfare.location.v1.DriverHeartbeatH\x00R\theartbeat\x12\x38\n\x05\x64rain\x18\x06 \x01(\x0b\x32 .wayfare.location.v1.DriverDrainH\x00R\x05\x64rainB\x07\n\x05reply\"\x92\x02\n\rDriverWelcome\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12<\n\x0cmin_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12;\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x1d\n\nresume_seq\x18\x04 \x01(\x03R\tresumeSeq\x12H\n\x12heartbeat_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x11heartbeatInterval\"_\n\tDriverAck\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12@\n\x08rejected\x18\x02 \x03(\x0b\x32$.wayfare.location.v1.RejectedMessageR\x08rejected\"S\n\x0fRejectedMessage\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail\"\x82\x01\n\x0e\x44riverThrottle\x12<\n\x0cmin_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n\x08\x64\x65graded\x18\x03 \x01(\x08R\x08\x64\x65graded\"f\n\x10\x44riverAssignment\x12\x34\n\x04trip\x18\x01 \x01(\x0b\x32 .wayfare.location.v1.TrackedTripR\x04trip\x12\x1c\n\twithdrawn\x18\x02 \x01(\x08R\twithdrawn\"N\n\x0f\x44riverHeartbeat\x12;\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\"i\n\x0b\x44riverDrain\x12\x42\n\x0freconnect_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereconnectAfter\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reasonb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'wayfare/location/v1/driver_stream.proto\x12\x13wayfare.location.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wayfare/location/v1/position.proto\x1a\x1ewayfare/location/v1/trip.proto\x1a\x1dwayfare/type/v1/vehicle.proto\"\xfc\x02\n\rDriverMessage\x12\"\n\x03seq\x18\x01 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x80\x80\x80\x80\x80\x08(\x00R\x03seq\x12\x38\n\x05hello\x18\x02 \x01(\x0b\x32 .wayfare.location.v1.DriverHelloH\x00R\x05hello\x12;\n\x08position\x18\x03 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionH\x00R\x08position\x12;\n\x06status\x18\x04 \x01(\x0b\x32!.wayfare.location.v1.StatusReportH\x00R\x06status\x12\x41\n\x08\x62oarding\x18\x05 \x01(\x0b\x32#.wayfare.location.v1.BoardingReportH\x00R\x08\x62oarding\x12>\n\x07goodbye\x18\x06 \x01(\x0b\x32\".wayfare.location.v1.DriverGoodbyeH\x00R\x07goodbyeB\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xfc\x01\n\x0b\x44riverHello\x12=\n\nvehicle_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$R\tvehicleId\x12$\n\x07trip_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x06tripId\x12+\n\nresume_seq\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00R\tresumeSeq\x88\x01\x01\x12L\n\rvehicle_class\x18\x04 \x01(\x0e\x32\x1d.wayfare.type.v1.VehicleClassB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x0cvehicleClassB\r\n\x0b_resume_seq\"\x9a\x01\n\x0cStatusReport\x12\x43\n\x06status\x18\x01 \x01(\x0e\x32\x1f.wayfare.location.v1.TripStatusB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x06status\x12\x45\n\x0c\x63\x61pture_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0b\x63\x61ptureTime\"\x88\x01\n\x0e\x42oardingReport\x12/\n\rboarded_count\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x0c\x62oardedCount\x12\x45\n\x0c\x63\x61pture_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0b\x63\x61ptureTime\"\x0f\n\rDriverGoodbye\"\x96\x03\n\x0b\x44riverReply\x12>\n\x07welcome\x18\x01 \x01(\x0b\x32\".wayfare.location.v1.DriverWelcomeH\x00R\x07welcome\x12\x32\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1e.wayfare.location.v1.DriverAckH\x00R\x03\x61\x63k\x12\x41\n\x08throttle\x18\x03 \x01(\x0b\x32#.wayfare.location.v1.DriverThrottleH\x00R\x08throttle\x12G\n\nassignment\x18\x04 \x01(\x0b\x32%.wayfare.location.v1.DriverAssignmentH\x00R\nassignment\x12\x44\n\theartbeat\x18\x05 \x01(\x0b\x32$.wayfare.location.v1.DriverHeartbeatH\x00R\theartbeat\x12\x38\n\x05\x64rain\x18\x06 \x01(\x0b\x32 .wayfare.location.v1.DriverDrainH\x00R\x05\x64rainB\x07\n\x05reply\"\x92\x02\n\rDriverWelcome\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12<\n\x0cmin_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12;\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x1d\n\nresume_seq\x18\x04 \x01(\x03R\tresumeSeq\x12H\n\x12heartbeat_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x11heartbeatInterval\"_\n\tDriverAck\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12@\n\x08rejected\x18\x02 \x03(\x0b\x32$.wayfare.location.v1.RejectedMessageR\x08rejected\"S\n\x0fRejectedMessage\x12\x10\n\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\x03 \x01(\tR\x06\x64\x65tail\"\x82\x01\n\x0e\x44riverThrottle\x12<\n\x0cmin_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n\x08\x64\x65graded\x18\x03 \x01(\x08R\x08\x64\x65graded\"f\n\x10\x44riverAssignment\x12\x34\n\x04trip\x18\x01 \x01(\x0b\x32 .wayfare.location.v1.TrackedTripR\x04trip\x12\x1c\n\twithdrawn\x18\x02 \x01(\x08R\twithdrawn\"N\n\x0f\x44riverHeartbeat\x12;\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\"i\n\x0b\x44riverDrain\x12\x42\n\x0freconnect_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereconnectAfter\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reasonb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRIVERHELLO'].fields_by_name['trip_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_DRIVERHELLO'].fields_by_name['resume_seq']._loaded_options = None
   _globals['_DRIVERHELLO'].fields_by_name['resume_seq']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_DRIVERHELLO'].fields_by_name['vehicle_class']._loaded_options = None
+  _globals['_DRIVERHELLO'].fields_by_name['vehicle_class']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_STATUSREPORT'].fields_by_name['status']._loaded_options = None
   _globals['_STATUSREPORT'].fields_by_name['status']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_STATUSREPORT'].fields_by_name['capture_time']._loaded_options = None
@@ -54,30 +57,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BOARDINGREPORT'].fields_by_name['boarded_count']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_BOARDINGREPORT'].fields_by_name['capture_time']._loaded_options = None
   _globals['_BOARDINGREPORT'].fields_by_name['capture_time']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_DRIVERMESSAGE']._serialized_start=227
-  _globals['_DRIVERMESSAGE']._serialized_end=607
-  _globals['_DRIVERHELLO']._serialized_start=610
-  _globals['_DRIVERHELLO']._serialized_end=784
-  _globals['_STATUSREPORT']._serialized_start=787
-  _globals['_STATUSREPORT']._serialized_end=941
-  _globals['_BOARDINGREPORT']._serialized_start=944
-  _globals['_BOARDINGREPORT']._serialized_end=1080
-  _globals['_DRIVERGOODBYE']._serialized_start=1082
-  _globals['_DRIVERGOODBYE']._serialized_end=1097
-  _globals['_DRIVERREPLY']._serialized_start=1100
-  _globals['_DRIVERREPLY']._serialized_end=1506
-  _globals['_DRIVERWELCOME']._serialized_start=1509
-  _globals['_DRIVERWELCOME']._serialized_end=1783
-  _globals['_DRIVERACK']._serialized_start=1785
-  _globals['_DRIVERACK']._serialized_end=1880
-  _globals['_REJECTEDMESSAGE']._serialized_start=1882
-  _globals['_REJECTEDMESSAGE']._serialized_end=1965
-  _globals['_DRIVERTHROTTLE']._serialized_start=1968
-  _globals['_DRIVERTHROTTLE']._serialized_end=2098
-  _globals['_DRIVERASSIGNMENT']._serialized_start=2100
-  _globals['_DRIVERASSIGNMENT']._serialized_end=2202
-  _globals['_DRIVERHEARTBEAT']._serialized_start=2204
-  _globals['_DRIVERHEARTBEAT']._serialized_end=2282
-  _globals['_DRIVERDRAIN']._serialized_start=2284
-  _globals['_DRIVERDRAIN']._serialized_end=2389
+  _globals['_DRIVERMESSAGE']._serialized_start=258
+  _globals['_DRIVERMESSAGE']._serialized_end=638
+  _globals['_DRIVERHELLO']._serialized_start=641
+  _globals['_DRIVERHELLO']._serialized_end=893
+  _globals['_STATUSREPORT']._serialized_start=896
+  _globals['_STATUSREPORT']._serialized_end=1050
+  _globals['_BOARDINGREPORT']._serialized_start=1053
+  _globals['_BOARDINGREPORT']._serialized_end=1189
+  _globals['_DRIVERGOODBYE']._serialized_start=1191
+  _globals['_DRIVERGOODBYE']._serialized_end=1206
+  _globals['_DRIVERREPLY']._serialized_start=1209
+  _globals['_DRIVERREPLY']._serialized_end=1615
+  _globals['_DRIVERWELCOME']._serialized_start=1618
+  _globals['_DRIVERWELCOME']._serialized_end=1892
+  _globals['_DRIVERACK']._serialized_start=1894
+  _globals['_DRIVERACK']._serialized_end=1989
+  _globals['_REJECTEDMESSAGE']._serialized_start=1991
+  _globals['_REJECTEDMESSAGE']._serialized_end=2074
+  _globals['_DRIVERTHROTTLE']._serialized_start=2077
+  _globals['_DRIVERTHROTTLE']._serialized_end=2207
+  _globals['_DRIVERASSIGNMENT']._serialized_start=2209
+  _globals['_DRIVERASSIGNMENT']._serialized_end=2311
+  _globals['_DRIVERHEARTBEAT']._serialized_start=2313
+  _globals['_DRIVERHEARTBEAT']._serialized_end=2391
+  _globals['_DRIVERDRAIN']._serialized_start=2393
+  _globals['_DRIVERDRAIN']._serialized_end=2498
 # @@protoc_insertion_point(module_scope)

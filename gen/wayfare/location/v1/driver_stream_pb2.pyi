@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from wayfare.location.v1 import position_pb2 as _position_pb2
 from wayfare.location.v1 import trip_pb2 as _trip_pb2
+from wayfare.type.v1 import vehicle_pb2 as _vehicle_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -88,6 +89,7 @@ class DriverHello(_message.Message):
     VEHICLE_ID_FIELD_NUMBER: _builtins.int
     TRIP_ID_FIELD_NUMBER: _builtins.int
     RESUME_SEQ_FIELD_NUMBER: _builtins.int
+    VEHICLE_CLASS_FIELD_NUMBER: _builtins.int
     vehicle_id: _builtins.str
     """Names the vehicle. 1 to 64 letters, digits and the signs `. _ : -`. On a trip it must be the trip's vehicle."""
     trip_id: _builtins.str
@@ -97,16 +99,21 @@ class DriverHello(_message.Message):
     acknowledged, 0 when it knows of none. Absent: a new numbering begins, and what the server remembers of an
     older one is dropped.
     """
+    vehicle_class: _vehicle_pb2.VehicleClass.ValueType
+    """Is the class of the vehicle, by which passengers who look for a ride find it. Unspecified: the class that the driver
+    named last, or none, which only searches for any class find.
+    """
     def __init__(
         self,
         *,
         vehicle_id: _builtins.str = ...,
         trip_id: _builtins.str = ...,
         resume_seq: _builtins.int | None = ...,
+        vehicle_class: _vehicle_pb2.VehicleClass.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_resume_seq", b"_resume_seq", "resume_seq", b"resume_seq"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_resume_seq", b"_resume_seq", "resume_seq", b"resume_seq", "trip_id", b"trip_id", "vehicle_id", b"vehicle_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_resume_seq", b"_resume_seq", "resume_seq", b"resume_seq", "trip_id", b"trip_id", "vehicle_class", b"vehicle_class", "vehicle_id", b"vehicle_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__resume_seq: _TypeAlias = _typing.Literal["resume_seq"]  # noqa: Y015
     _WhichOneofArgType__resume_seq: _TypeAlias = _typing.Literal["_resume_seq", b"_resume_seq"]  # noqa: Y015

@@ -100,6 +100,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The trip runs already under another tenant. Code FAILED_PRECONDITION; metadata `trip_id`. Example: two operators
     use the same trip id.
     """
+    ERROR_REASON_NOT_YOUR_TENANT: _ErrorReason.ValueType  # 20
+    """The tenant in the request is not the caller's. Code PERMISSION_DENIED; metadata `tenant_id`. Example: an operator asks for
+    the feed of another one.
+    """
+    ERROR_REASON_GEOFENCE_SHAPE_INVALID: _ErrorReason.ValueType  # 21
+    """The area of a geofence crosses itself or has no inside. Code INVALID_ARGUMENT; metadata `corner_index`. Example: a polygon in the
+    form of an eight.
+    """
+    ERROR_REASON_TOO_MANY_GEOFENCES: _ErrorReason.ValueType  # 22
+    """The tenant has as many geofences as one may. Code RESOURCE_EXHAUSTED; metadata `max_geofences`. Example: the 10,001st."""
+    ERROR_REASON_TIMETABLE_TRIP_UNKNOWN: _ErrorReason.ValueType  # 23
+    """No imported timetable of the tenant has the trip on the day. Code FAILED_PRECONDITION; metadata `timetable_trip_id` and
+    `service_date`. Example: StartTracking before `wayfare gtfs import`.
+    """
+    ERROR_REASON_VIEWPORT_INVALID: _ErrorReason.ValueType  # 24
+    """The viewport's southern edge lies north of its northern one, or it is outside the world. Code INVALID_ARGUMENT. Example:
+    the corners are swapped.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why LocationService refused. The `reason` of google.rpc.ErrorInfo is the value's name without the
@@ -181,5 +199,23 @@ ERROR_REASON_STATUS_NOT_ALLOWED: ErrorReason.ValueType  # 18
 ERROR_REASON_TRIP_OF_ANOTHER_TENANT: ErrorReason.ValueType  # 19
 """The trip runs already under another tenant. Code FAILED_PRECONDITION; metadata `trip_id`. Example: two operators
 use the same trip id.
+"""
+ERROR_REASON_NOT_YOUR_TENANT: ErrorReason.ValueType  # 20
+"""The tenant in the request is not the caller's. Code PERMISSION_DENIED; metadata `tenant_id`. Example: an operator asks for
+the feed of another one.
+"""
+ERROR_REASON_GEOFENCE_SHAPE_INVALID: ErrorReason.ValueType  # 21
+"""The area of a geofence crosses itself or has no inside. Code INVALID_ARGUMENT; metadata `corner_index`. Example: a polygon in the
+form of an eight.
+"""
+ERROR_REASON_TOO_MANY_GEOFENCES: ErrorReason.ValueType  # 22
+"""The tenant has as many geofences as one may. Code RESOURCE_EXHAUSTED; metadata `max_geofences`. Example: the 10,001st."""
+ERROR_REASON_TIMETABLE_TRIP_UNKNOWN: ErrorReason.ValueType  # 23
+"""No imported timetable of the tenant has the trip on the day. Code FAILED_PRECONDITION; metadata `timetable_trip_id` and
+`service_date`. Example: StartTracking before `wayfare gtfs import`.
+"""
+ERROR_REASON_VIEWPORT_INVALID: ErrorReason.ValueType  # 24
+"""The viewport's southern edge lies north of its northern one, or it is outside the world. Code INVALID_ARGUMENT. Example:
+the corners are swapped.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -24,31 +24,32 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from wayfare.location.v1 import geofence_pb2 as wayfare_dot_location_dot_v1_dot_geofence__pb2
 from wayfare.location.v1 import position_pb2 as wayfare_dot_location_dot_v1_dot_position__pb2
 from wayfare.location.v1 import trip_pb2 as wayfare_dot_location_dot_v1_dot_trip__pb2
 from wayfare.location.v1 import trip_update_pb2 as wayfare_dot_location_dot_v1_dot_trip__update__pb2
 from wayfare.type.v1 import vehicle_pb2 as wayfare_dot_type_dot_v1_dot_vehicle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwayfare/location/v1/fleet.proto\x12\x13wayfare.location.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wayfare/location/v1/position.proto\x1a\x1ewayfare/location/v1/trip.proto\x1a%wayfare/location/v1/trip_update.proto\x1a\x1dwayfare/type/v1/vehicle.proto\"\xcb\x02\n\nFleetFrame\x12=\n\x08vehicles\x18\x01 \x03(\x0b\x32!.wayfare.location.v1.FleetVehicleR\x08vehicles\x12.\n\x13removed_vehicle_ids\x18\x02 \x03(\tR\x11removedVehicleIds\x12\x1a\n\x08snapshot\x18\x03 \x01(\x08R\x08snapshot\x12!\n\x0cresume_token\x18\x04 \x01(\tR\x0bresumeToken\x12;\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x36\n\x05\x64rain\x18\x06 \x01(\x0b\x32 .wayfare.location.v1.StreamDrainR\x05\x64rain\x12\x1a\n\x08\x64\x65graded\x18\x07 \x01(\x08R\x08\x64\x65graded\"\xba\x01\n\x0c\x46leetVehicle\x12\x1d\n\nvehicle_id\x18\x01 \x01(\tR\tvehicleId\x12\x17\n\x07trip_id\x18\x02 \x01(\tR\x06tripId\x12\x37\n\x06status\x18\x03 \x01(\x0e\x32\x1f.wayfare.location.v1.TripStatusR\x06status\x12\x39\n\x08position\x18\x04 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionR\x08position\"\x99\x02\n\x0cNearbyDriver\x12#\n\rdriver_handle\x18\x01 \x01(\tR\x0c\x64riverHandle\x12\x42\n\rvehicle_class\x18\x02 \x01(\x0e\x32\x1d.wayfare.type.v1.VehicleClassR\x0cvehicleClass\x12\x39\n\x08position\x18\x03 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionR\x08position\x12\'\n\x0f\x64istance_meters\x18\x04 \x01(\x01R\x0e\x64istanceMeters\x12<\n\x0cposition_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bpositionAge\"\xfe\x01\n\x0bNearbyFrame\x12;\n\x07\x64rivers\x18\x01 \x03(\x0b\x32!.wayfare.location.v1.NearbyDriverR\x07\x64rivers\x12\x1a\n\x08\x64\x65graded\x18\x02 \x01(\x08R\x08\x64\x65graded\x12;\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x36\n\x05\x64rain\x18\x04 \x01(\x0b\x32 .wayfare.location.v1.StreamDrainR\x05\x64rain\x12!\n\x0cresume_token\x18\x05 \x01(\tR\x0bresumeToken\"\x9e\x02\n\x05\x41lert\x12\x19\n\x08\x61lert_id\x18\x01 \x01(\tR\x07\x61lertId\x12\x32\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.wayfare.location.v1.AlertKindR\x04kind\x12\x17\n\x07trip_id\x18\x03 \x01(\tR\x06tripId\x12\x1d\n\nvehicle_id\x18\x04 \x01(\tR\tvehicleId\x12\x39\n\x08position\x18\x05 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionR\x08position\x12\x39\n\nraise_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\traiseTime\x12\x18\n\x07summary\x18\x07 \x01(\tR\x07summary\"\xec\x01\n\x0b\x41lertUpdate\x12!\n\x0cresume_token\x18\x01 \x01(\tR\x0bresumeToken\x12\x32\n\x05\x61lert\x18\x02 \x01(\x0b\x32\x1a.wayfare.location.v1.AlertH\x00R\x05\x61lert\x12\x42\n\theartbeat\x18\x03 \x01(\x0b\x32\".wayfare.location.v1.TripHeartbeatH\x00R\theartbeat\x12\x38\n\x05\x64rain\x18\x04 \x01(\x0b\x32 .wayfare.location.v1.StreamDrainH\x00R\x05\x64rainB\x08\n\x06update*\\\n\tAlertKind\x12\x1a\n\x16\x41LERT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41LERT_KIND_EMERGENCY\x10\x01\x12\x19\n\x15\x41LERT_KIND_ERROR_RATE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwayfare/location/v1/fleet.proto\x12\x13wayfare.location.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wayfare/location/v1/geofence.proto\x1a\"wayfare/location/v1/position.proto\x1a\x1ewayfare/location/v1/trip.proto\x1a%wayfare/location/v1/trip_update.proto\x1a\x1dwayfare/type/v1/vehicle.proto\"\xee\x02\n\nFleetFrame\x12=\n\x08vehicles\x18\x01 \x03(\x0b\x32!.wayfare.location.v1.FleetVehicleR\x08vehicles\x12.\n\x13removed_vehicle_ids\x18\x02 \x03(\tR\x11removedVehicleIds\x12\x1a\n\x08snapshot\x18\x03 \x01(\x08R\x08snapshot\x12!\n\x0cresume_token\x18\x04 \x01(\tR\x0bresumeToken\x12;\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x36\n\x05\x64rain\x18\x06 \x01(\x0b\x32 .wayfare.location.v1.StreamDrainR\x05\x64rain\x12\x1a\n\x08\x64\x65graded\x18\x07 \x01(\x08R\x08\x64\x65graded\x12!\n\x0conline_count\x18\x08 \x01(\x05R\x0bonlineCount\"\xfe\x01\n\x0c\x46leetVehicle\x12\x1d\n\nvehicle_id\x18\x01 \x01(\tR\tvehicleId\x12\x17\n\x07trip_id\x18\x02 \x01(\tR\x06tripId\x12\x37\n\x06status\x18\x03 \x01(\x0e\x32\x1f.wayfare.location.v1.TripStatusR\x06status\x12\x39\n\x08position\x18\x04 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionR\x08position\x12\x42\n\rvehicle_class\x18\x05 \x01(\x0e\x32\x1d.wayfare.type.v1.VehicleClassR\x0cvehicleClass\"\x99\x02\n\x0cNearbyDriver\x12#\n\rdriver_handle\x18\x01 \x01(\tR\x0c\x64riverHandle\x12\x42\n\rvehicle_class\x18\x02 \x01(\x0e\x32\x1d.wayfare.type.v1.VehicleClassR\x0cvehicleClass\x12\x39\n\x08position\x18\x03 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionR\x08position\x12\'\n\x0f\x64istance_meters\x18\x04 \x01(\x01R\x0e\x64istanceMeters\x12<\n\x0cposition_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bpositionAge\"\xfe\x01\n\x0bNearbyFrame\x12;\n\x07\x64rivers\x18\x01 \x03(\x0b\x32!.wayfare.location.v1.NearbyDriverR\x07\x64rivers\x12\x1a\n\x08\x64\x65graded\x18\x02 \x01(\x08R\x08\x64\x65graded\x12;\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x36\n\x05\x64rain\x18\x04 \x01(\x0b\x32 .wayfare.location.v1.StreamDrainR\x05\x64rain\x12!\n\x0cresume_token\x18\x05 \x01(\tR\x0bresumeToken\"\x9e\x02\n\x05\x41lert\x12\x19\n\x08\x61lert_id\x18\x01 \x01(\tR\x07\x61lertId\x12\x32\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.wayfare.location.v1.AlertKindR\x04kind\x12\x17\n\x07trip_id\x18\x03 \x01(\tR\x06tripId\x12\x1d\n\nvehicle_id\x18\x04 \x01(\tR\tvehicleId\x12\x39\n\x08position\x18\x05 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionR\x08position\x12\x39\n\nraise_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\traiseTime\x12\x18\n\x07summary\x18\x07 \x01(\tR\x07summary\"\xc8\x02\n\x0b\x41lertUpdate\x12!\n\x0cresume_token\x18\x01 \x01(\tR\x0bresumeToken\x12\x32\n\x05\x61lert\x18\x02 \x01(\x0b\x32\x1a.wayfare.location.v1.AlertH\x00R\x05\x61lert\x12\x42\n\theartbeat\x18\x03 \x01(\x0b\x32\".wayfare.location.v1.TripHeartbeatH\x00R\theartbeat\x12\x38\n\x05\x64rain\x18\x04 \x01(\x0b\x32 .wayfare.location.v1.StreamDrainH\x00R\x05\x64rain\x12Z\n\x13geofence_transition\x18\x05 \x01(\x0b\x32\'.wayfare.location.v1.GeofenceTransitionH\x00R\x12geofenceTransitionB\x08\n\x06update*\\\n\tAlertKind\x12\x1a\n\x16\x41LERT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41LERT_KIND_EMERGENCY\x10\x01\x12\x19\n\x15\x41LERT_KIND_ERROR_RATE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'wayfare.location.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ALERTKIND']._serialized_start=1851
-  _globals['_ALERTKIND']._serialized_end=1943
-  _globals['_FLEETFRAME']._serialized_start=260
-  _globals['_FLEETFRAME']._serialized_end=591
-  _globals['_FLEETVEHICLE']._serialized_start=594
-  _globals['_FLEETVEHICLE']._serialized_end=780
-  _globals['_NEARBYDRIVER']._serialized_start=783
-  _globals['_NEARBYDRIVER']._serialized_end=1064
-  _globals['_NEARBYFRAME']._serialized_start=1067
-  _globals['_NEARBYFRAME']._serialized_end=1321
-  _globals['_ALERT']._serialized_start=1324
-  _globals['_ALERT']._serialized_end=1610
-  _globals['_ALERTUPDATE']._serialized_start=1613
-  _globals['_ALERTUPDATE']._serialized_end=1849
+  _globals['_ALERTKIND']._serialized_start=2082
+  _globals['_ALERTKIND']._serialized_end=2174
+  _globals['_FLEETFRAME']._serialized_start=296
+  _globals['_FLEETFRAME']._serialized_end=662
+  _globals['_FLEETVEHICLE']._serialized_start=665
+  _globals['_FLEETVEHICLE']._serialized_end=919
+  _globals['_NEARBYDRIVER']._serialized_start=922
+  _globals['_NEARBYDRIVER']._serialized_end=1203
+  _globals['_NEARBYFRAME']._serialized_start=1206
+  _globals['_NEARBYFRAME']._serialized_end=1460
+  _globals['_ALERT']._serialized_start=1463
+  _globals['_ALERT']._serialized_end=1749
+  _globals['_ALERTUPDATE']._serialized_start=1752
+  _globals['_ALERTUPDATE']._serialized_end=2080
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from wayfare.location.v1 import geofence_pb2 as _geofence_pb2
 from wayfare.location.v1 import position_pb2 as _position_pb2
 from wayfare.location.v1 import trip_pb2 as _trip_pb2
 from wayfare.location.v1 import trip_update_pb2 as _trip_update_pb2
@@ -64,12 +65,15 @@ class FleetFrame(_message.Message):
     SERVER_TIME_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    ONLINE_COUNT_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.bool
     """Says that the frame holds all vehicles, not only what changed."""
     resume_token: _builtins.str
     """Lets a new stream go on after this frame, through any server."""
     degraded: _builtins.bool
     """Says that live state is away for now: the frame is the last that is known."""
+    online_count: _builtins.int
+    """Counts the drivers of the tenant that are online, wherever they are."""
     @_builtins.property
     def vehicles(self) -> _containers.RepeatedCompositeFieldContainer[Global___FleetVehicle]:
         """Lists the vehicles that moved, each once with its newest position. Conflated."""
@@ -96,10 +100,11 @@ class FleetFrame(_message.Message):
         server_time: _timestamp_pb2.Timestamp | None = ...,
         drain: _trip_update_pb2.StreamDrain | None = ...,
         degraded: _builtins.bool = ...,
+        online_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "drain", b"drain", "removed_vehicle_ids", b"removed_vehicle_ids", "resume_token", b"resume_token", "server_time", b"server_time", "snapshot", b"snapshot", "vehicles", b"vehicles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "drain", b"drain", "online_count", b"online_count", "removed_vehicle_ids", b"removed_vehicle_ids", "resume_token", b"resume_token", "server_time", b"server_time", "snapshot", b"snapshot", "vehicles", b"vehicles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -115,12 +120,15 @@ class FleetVehicle(_message.Message):
     TRIP_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    VEHICLE_CLASS_FIELD_NUMBER: _builtins.int
     vehicle_id: _builtins.str
     """Identifies the vehicle."""
     trip_id: _builtins.str
     """Identifies the trip that the vehicle is on. UUID; empty when it drives freely."""
     status: _trip_pb2.TripStatus.ValueType
     """Says how far the trip is."""
+    vehicle_class: _vehicle_pb2.VehicleClass.ValueType
+    """Is the class of the vehicle; unspecified when the driver named none."""
     @_builtins.property
     def position(self) -> _position_pb2.Position:
         """Is the newest position."""
@@ -132,10 +140,11 @@ class FleetVehicle(_message.Message):
         trip_id: _builtins.str = ...,
         status: _trip_pb2.TripStatus.ValueType = ...,
         position: _position_pb2.Position | None = ...,
+        vehicle_class: _vehicle_pb2.VehicleClass.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "status", b"status", "trip_id", b"trip_id", "vehicle_id", b"vehicle_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "status", b"status", "trip_id", b"trip_id", "vehicle_class", b"vehicle_class", "vehicle_id", b"vehicle_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,6 +296,7 @@ class AlertUpdate(_message.Message):
     ALERT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    GEOFENCE_TRANSITION_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Lets a new stream go on after this message, through any server."""
     @_builtins.property
@@ -301,6 +311,10 @@ class AlertUpdate(_message.Message):
     def drain(self) -> _trip_update_pb2.StreamDrain:
         """Asks the client to open a new stream with the last `resume_token`."""
 
+    @_builtins.property
+    def geofence_transition(self) -> _geofence_pb2.GeofenceTransition:
+        """Says that a vehicle entered or left a geofence, or stayed in it."""
+
     def __init__(
         self,
         *,
@@ -308,12 +322,13 @@ class AlertUpdate(_message.Message):
         alert: Global___Alert | None = ...,
         heartbeat: _trip_update_pb2.TripHeartbeat | None = ...,
         drain: _trip_update_pb2.StreamDrain | None = ...,
+        geofence_transition: _geofence_pb2.GeofenceTransition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "drain", b"drain", "heartbeat", b"heartbeat", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "drain", b"drain", "geofence_transition", b"geofence_transition", "heartbeat", b"heartbeat", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "drain", b"drain", "heartbeat", b"heartbeat", "resume_token", b"resume_token", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "drain", b"drain", "geofence_transition", b"geofence_transition", "heartbeat", b"heartbeat", "resume_token", b"resume_token", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["alert", "heartbeat", "drain"]  # noqa: Y015
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["alert", "heartbeat", "drain", "geofence_transition"]  # noqa: Y015
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
 

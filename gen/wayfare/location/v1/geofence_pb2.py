@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import latlng_pb2 as google_dot_type_dot_latlng__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"wayfare/location/v1/geofence.proto\x12\x13wayfare.location.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18google/type/latlng.proto\"\xad\x03\n\x08Geofence\x12\x1f\n\x0bgeofence_id\x18\x01 \x01(\tR\ngeofenceId\x12-\n\x0c\x64isplay_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x0b\x64isplayName\x12\x41\n\x04kind\x18\x03 \x01(\x0e\x32!.wayfare.location.v1.GeofenceKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04kind\x12\x35\n\x06\x63ircle\x18\x04 \x01(\x0b\x32\x1b.wayfare.location.v1.CircleH\x00R\x06\x63ircle\x12\x38\n\x07polygon\x18\x05 \x01(\x0b\x32\x1c.wayfare.location.v1.PolygonH\x00R\x07polygon\x12P\n\x0e\x64well_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00R\rdwellDuration\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeB\x0e\n\x05shape\x12\x05\xbaH\x02\x08\x01\"{\n\x06\x43ircle\x12\x33\n\x06\x63\x65nter\x18\x01 \x01(\x0b\x32\x13.google.type.LatLngB\x06\xbaH\x03\xc8\x01\x01R\x06\x63\x65nter\x12<\n\rradius_meters\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00j\xf8@)\x00\x00\x00\x00\x00\x00$@R\x0cradiusMeters\"E\n\x07Polygon\x12:\n\x07\x63orners\x18\x01 \x03(\x0b\x32\x13.google.type.LatLngB\x0b\xbaH\x08\x92\x01\x05\x08\x03\x10\xe8\x07R\x07\x63orners*\x9a\x01\n\x0cGeofenceKind\x12\x1d\n\x19GEOFENCE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15GEOFENCE_KIND_AIRPORT\x10\x01\x12\x1c\n\x18GEOFENCE_KIND_RESTRICTED\x10\x02\x12\x17\n\x13GEOFENCE_KIND_SURGE\x10\x03\x12\x19\n\x15GEOFENCE_KIND_SERVICE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"wayfare/location/v1/geofence.proto\x12\x13wayfare.location.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18google/type/latlng.proto\"\xea\x03\n\x08Geofence\x12\x1f\n\x0bgeofence_id\x18\x01 \x01(\tR\ngeofenceId\x12-\n\x0c\x64isplay_name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x0b\x64isplayName\x12\x41\n\x04kind\x18\x03 \x01(\x0e\x32!.wayfare.location.v1.GeofenceKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04kind\x12\x35\n\x06\x63ircle\x18\x04 \x01(\x0b\x32\x1b.wayfare.location.v1.CircleH\x00R\x06\x63ircle\x12\x38\n\x07polygon\x18\x05 \x01(\x0b\x32\x1c.wayfare.location.v1.PolygonH\x00R\x07polygon\x12P\n\x0e\x64well_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00R\rdwellDuration\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x06policy\x18\x08 \x01(\x0b\x32#.wayfare.location.v1.GeofencePolicyR\x06policyB\x0e\n\x05shape\x12\x05\xbaH\x02\x08\x01\"\x99\x02\n\x0eGeofencePolicy\x12J\n\x12\x65xit_margin_meters\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x10\x65xitMarginMeters\x88\x01\x01\x12\x38\n\x12\x63onfirmation_count\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\n(\x00R\x11\x63onfirmationCount\x12P\n\x15\x61\x63\x63uracy_limit_meters\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x14@H\x01R\x13\x61\x63\x63uracyLimitMeters\x88\x01\x01\x42\x15\n\x13_exit_margin_metersB\x18\n\x16_accuracy_limit_meters\"\xd8\x02\n\x12GeofenceTransition\x12\x1f\n\x0bgeofence_id\x18\x01 \x01(\tR\ngeofenceId\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tR\x0b\x64isplayName\x12\x46\n\rgeofence_kind\x18\x03 \x01(\x0e\x32!.wayfare.location.v1.GeofenceKindR\x0cgeofenceKind\x12?\n\x04kind\x18\x04 \x01(\x0e\x32+.wayfare.location.v1.GeofenceTransitionKindR\x04kind\x12\x1d\n\nvehicle_id\x18\x05 \x01(\tR\tvehicleId\x12\x17\n\x07trip_id\x18\x06 \x01(\tR\x06tripId\x12=\n\x0c\x63\x61pture_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ptureTime\"\xc1\x02\n\x06\x43ircle\x12\xf8\x01\n\x06\x63\x65nter\x18\x01 \x01(\x0b\x32\x13.google.type.LatLngB\xca\x01\xbaH\xc6\x01\xba\x01\xbf\x01\n\rcircle.center\x12\x46latitude must be from -90 to 90 and longitude from -180 to 180 degrees\x1a\x66this.latitude >= -90.0 && this.latitude <= 90.0 && this.longitude >= -180.0 && this.longitude <= 180.0\xc8\x01\x01R\x06\x63\x65nter\x12<\n\rradius_meters\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00j\xf8@)\x00\x00\x00\x00\x00\x00$@R\x0cradiusMeters\"\xa8\x02\n\x07Polygon\x12\x9c\x02\n\x07\x63orners\x18\x01 \x03(\x0b\x32\x13.google.type.LatLngB\xec\x01\xbaH\xe8\x01\x92\x01\x05\x08\x03\x10\xe8\x07\xba\x01\xdc\x01\n\x0fpolygon.corners\x12\x46latitude must be from -90 to 90 and longitude from -180 to 180 degrees\x1a\x80\x01this.all(corner, corner.latitude >= -90.0 && corner.latitude <= 90.0 && corner.longitude >= -180.0 && corner.longitude <= 180.0)R\x07\x63orners*\xb3\x01\n\x16GeofenceTransitionKind\x12(\n$GEOFENCE_TRANSITION_KIND_UNSPECIFIED\x10\x00\x12$\n GEOFENCE_TRANSITION_KIND_ENTERED\x10\x01\x12#\n\x1fGEOFENCE_TRANSITION_KIND_EXITED\x10\x02\x12$\n GEOFENCE_TRANSITION_KIND_DWELLED\x10\x03*\x9a\x01\n\x0cGeofenceKind\x12\x1d\n\x19GEOFENCE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15GEOFENCE_KIND_AIRPORT\x10\x01\x12\x1c\n\x18GEOFENCE_KIND_RESTRICTED\x10\x02\x12\x17\n\x13GEOFENCE_KIND_SURGE\x10\x03\x12\x19\n\x15GEOFENCE_KIND_SERVICE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,18 +43,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GEOFENCE'].fields_by_name['kind']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_GEOFENCE'].fields_by_name['dwell_duration']._loaded_options = None
   _globals['_GEOFENCE'].fields_by_name['dwell_duration']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\243\0052\000'
+  _globals['_GEOFENCEPOLICY'].fields_by_name['exit_margin_meters']._loaded_options = None
+  _globals['_GEOFENCEPOLICY'].fields_by_name['exit_margin_meters']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000@\217@)\000\000\000\000\000\000\000\000'
+  _globals['_GEOFENCEPOLICY'].fields_by_name['confirmation_count']._loaded_options = None
+  _globals['_GEOFENCEPOLICY'].fields_by_name['confirmation_count']._serialized_options = b'\272H\006\032\004\030\n(\000'
+  _globals['_GEOFENCEPOLICY'].fields_by_name['accuracy_limit_meters']._loaded_options = None
+  _globals['_GEOFENCEPOLICY'].fields_by_name['accuracy_limit_meters']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000@\217@)\000\000\000\000\000\000\024@'
   _globals['_CIRCLE'].fields_by_name['center']._loaded_options = None
-  _globals['_CIRCLE'].fields_by_name['center']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_CIRCLE'].fields_by_name['center']._serialized_options = b'\272H\306\001\272\001\277\001\n\rcircle.center\022Flatitude must be from -90 to 90 and longitude from -180 to 180 degrees\032fthis.latitude >= -90.0 && this.latitude <= 90.0 && this.longitude >= -180.0 && this.longitude <= 180.0\310\001\001'
   _globals['_CIRCLE'].fields_by_name['radius_meters']._loaded_options = None
   _globals['_CIRCLE'].fields_by_name['radius_meters']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000j\370@)\000\000\000\000\000\000$@'
   _globals['_POLYGON'].fields_by_name['corners']._loaded_options = None
-  _globals['_POLYGON'].fields_by_name['corners']._serialized_options = b'\272H\010\222\001\005\010\003\020\350\007'
-  _globals['_GEOFENCEKIND']._serialized_start=808
-  _globals['_GEOFENCEKIND']._serialized_end=962
+  _globals['_POLYGON'].fields_by_name['corners']._serialized_options = b'\272H\350\001\222\001\005\010\003\020\350\007\272\001\334\001\n\017polygon.corners\022Flatitude must be from -90 to 90 and longitude from -180 to 180 degrees\032\200\001this.all(corner, corner.latitude >= -90.0 && corner.latitude <= 90.0 && corner.longitude >= -180.0 && corner.longitude <= 180.0)'
+  _globals['_GEOFENCETRANSITIONKIND']._serialized_start=1927
+  _globals['_GEOFENCETRANSITIONKIND']._serialized_end=2106
+  _globals['_GEOFENCEKIND']._serialized_start=2109
+  _globals['_GEOFENCEKIND']._serialized_end=2263
   _globals['_GEOFENCE']._serialized_start=180
-  _globals['_GEOFENCE']._serialized_end=609
-  _globals['_CIRCLE']._serialized_start=611
-  _globals['_CIRCLE']._serialized_end=734
-  _globals['_POLYGON']._serialized_start=736
-  _globals['_POLYGON']._serialized_end=805
+  _globals['_GEOFENCE']._serialized_end=670
+  _globals['_GEOFENCEPOLICY']._serialized_start=673
+  _globals['_GEOFENCEPOLICY']._serialized_end=954
+  _globals['_GEOFENCETRANSITION']._serialized_start=957
+  _globals['_GEOFENCETRANSITION']._serialized_end=1301
+  _globals['_CIRCLE']._serialized_start=1304
+  _globals['_CIRCLE']._serialized_end=1625
+  _globals['_POLYGON']._serialized_start=1628
+  _globals['_POLYGON']._serialized_end=1924
 # @@protoc_insertion_point(module_scope)

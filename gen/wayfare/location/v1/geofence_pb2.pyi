@@ -22,6 +22,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _GeofenceTransitionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GeofenceTransitionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GeofenceTransitionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GEOFENCE_TRANSITION_KIND_UNSPECIFIED: _GeofenceTransitionKind.ValueType  # 0
+    """Is never sent."""
+    GEOFENCE_TRANSITION_KIND_ENTERED: _GeofenceTransitionKind.ValueType  # 1
+    """Means that the vehicle came in."""
+    GEOFENCE_TRANSITION_KIND_EXITED: _GeofenceTransitionKind.ValueType  # 2
+    """Means that the vehicle went out."""
+    GEOFENCE_TRANSITION_KIND_DWELLED: _GeofenceTransitionKind.ValueType  # 3
+    """Means that the vehicle stayed inside for the geofence's `dwell_duration`."""
+
+class GeofenceTransitionKind(_GeofenceTransitionKind, metaclass=_GeofenceTransitionKindEnumTypeWrapper):
+    """Names what happened at a geofence."""
+
+GEOFENCE_TRANSITION_KIND_UNSPECIFIED: GeofenceTransitionKind.ValueType  # 0
+"""Is never sent."""
+GEOFENCE_TRANSITION_KIND_ENTERED: GeofenceTransitionKind.ValueType  # 1
+"""Means that the vehicle came in."""
+GEOFENCE_TRANSITION_KIND_EXITED: GeofenceTransitionKind.ValueType  # 2
+"""Means that the vehicle went out."""
+GEOFENCE_TRANSITION_KIND_DWELLED: GeofenceTransitionKind.ValueType  # 3
+"""Means that the vehicle stayed inside for the geofence's `dwell_duration`."""
+Global___GeofenceTransitionKind: _TypeAlias = GeofenceTransitionKind  # noqa: Y015
+
 class _GeofenceKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -67,6 +95,7 @@ class Geofence(_message.Message):
     POLYGON_FIELD_NUMBER: _builtins.int
     DWELL_DURATION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     geofence_id: _builtins.str
     """Identifies the geofence. UUIDv7, made by the server. Output only."""
     display_name: _builtins.str
@@ -89,6 +118,10 @@ class Geofence(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Says when the geofence was made. Output only."""
 
+    @_builtins.property
+    def policy(self) -> Global___GeofencePolicy:
+        """Says what counts as entering and leaving; absent: the defaults of its fields."""
+
     def __init__(
         self,
         *,
@@ -99,16 +132,104 @@ class Geofence(_message.Message):
         polygon: Global___Polygon | None = ...,
         dwell_duration: _duration_pb2.Duration | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        policy: Global___GeofencePolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["circle", b"circle", "create_time", b"create_time", "dwell_duration", b"dwell_duration", "polygon", b"polygon", "shape", b"shape"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circle", b"circle", "create_time", b"create_time", "dwell_duration", b"dwell_duration", "policy", b"policy", "polygon", b"polygon", "shape", b"shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circle", b"circle", "create_time", b"create_time", "display_name", b"display_name", "dwell_duration", b"dwell_duration", "geofence_id", b"geofence_id", "kind", b"kind", "polygon", b"polygon", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circle", b"circle", "create_time", b"create_time", "display_name", b"display_name", "dwell_duration", b"dwell_duration", "geofence_id", b"geofence_id", "kind", b"kind", "policy", b"policy", "polygon", b"polygon", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_shape: _TypeAlias = _typing.Literal["circle", "polygon"]  # noqa: Y015
     _WhichOneofArgType_shape: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_shape) -> _WhichOneofReturnType_shape | None: ...
 
 Global___Geofence: _TypeAlias = Geofence  # noqa: Y015
+
+@_typing.final
+class GeofencePolicy(_message.Message):
+    """Says what counts as entering and leaving an area."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXIT_MARGIN_METERS_FIELD_NUMBER: _builtins.int
+    CONFIRMATION_COUNT_FIELD_NUMBER: _builtins.int
+    ACCURACY_LIMIT_METERS_FIELD_NUMBER: _builtins.int
+    exit_margin_meters: _builtins.float
+    """Is how far outside the border a vehicle must be to have left, so that a vehicle at the border does not go in and out. From 0 to
+    1,000 meters; absent: 25.
+    """
+    confirmation_count: _builtins.int
+    """Is how many positions in a row must agree. From 1 to 10; 0 means 2."""
+    accuracy_limit_meters: _builtins.float
+    """Is the worst accuracy of a position that counts. From 5 to 1,000 meters; absent: 100."""
+    def __init__(
+        self,
+        *,
+        exit_margin_meters: _builtins.float | None = ...,
+        confirmation_count: _builtins.int = ...,
+        accuracy_limit_meters: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy_limit_meters", b"_accuracy_limit_meters", "_exit_margin_meters", b"_exit_margin_meters", "accuracy_limit_meters", b"accuracy_limit_meters", "exit_margin_meters", b"exit_margin_meters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy_limit_meters", b"_accuracy_limit_meters", "_exit_margin_meters", b"_exit_margin_meters", "accuracy_limit_meters", b"accuracy_limit_meters", "confirmation_count", b"confirmation_count", "exit_margin_meters", b"exit_margin_meters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accuracy_limit_meters: _TypeAlias = _typing.Literal["accuracy_limit_meters"]  # noqa: Y015
+    _WhichOneofArgType__accuracy_limit_meters: _TypeAlias = _typing.Literal["_accuracy_limit_meters", b"_accuracy_limit_meters"]  # noqa: Y015
+    _WhichOneofReturnType__exit_margin_meters: _TypeAlias = _typing.Literal["exit_margin_meters"]  # noqa: Y015
+    _WhichOneofArgType__exit_margin_meters: _TypeAlias = _typing.Literal["_exit_margin_meters", b"_exit_margin_meters"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy_limit_meters) -> _WhichOneofReturnType__accuracy_limit_meters | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_margin_meters) -> _WhichOneofReturnType__exit_margin_meters | None: ...
+
+Global___GeofencePolicy: _TypeAlias = GeofencePolicy  # noqa: Y015
+
+@_typing.final
+class GeofenceTransition(_message.Message):
+    """Says that a vehicle entered or left a geofence, or stayed in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GEOFENCE_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    GEOFENCE_KIND_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    VEHICLE_ID_FIELD_NUMBER: _builtins.int
+    TRIP_ID_FIELD_NUMBER: _builtins.int
+    CAPTURE_TIME_FIELD_NUMBER: _builtins.int
+    geofence_id: _builtins.str
+    """Identifies the geofence. UUID."""
+    display_name: _builtins.str
+    """Is what people call the area."""
+    geofence_kind: Global___GeofenceKind.ValueType
+    """Says what the area is for."""
+    kind: Global___GeofenceTransitionKind.ValueType
+    """Says what happened."""
+    vehicle_id: _builtins.str
+    """Identifies the vehicle."""
+    trip_id: _builtins.str
+    """Identifies the trip that the vehicle is on. UUID; empty when it drives freely."""
+    @_builtins.property
+    def capture_time(self) -> _timestamp_pb2.Timestamp:
+        """Says when it happened, by the driver's phone."""
+
+    def __init__(
+        self,
+        *,
+        geofence_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        geofence_kind: Global___GeofenceKind.ValueType = ...,
+        kind: Global___GeofenceTransitionKind.ValueType = ...,
+        vehicle_id: _builtins.str = ...,
+        trip_id: _builtins.str = ...,
+        capture_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capture_time", b"capture_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_time", b"capture_time", "display_name", b"display_name", "geofence_id", b"geofence_id", "geofence_kind", b"geofence_kind", "kind", b"kind", "trip_id", b"trip_id", "vehicle_id", b"vehicle_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GeofenceTransition: _TypeAlias = GeofenceTransition  # noqa: Y015
 
 @_typing.final
 class Circle(_message.Message):

@@ -37,6 +37,7 @@ class ReportPositionsRequest(_message.Message):
     TRIP_ID_FIELD_NUMBER: _builtins.int
     POSITIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VEHICLE_CLASS_FIELD_NUMBER: _builtins.int
     vehicle_id: _builtins.str
     """Names the vehicle. 1 to 64 letters, digits and the signs `. _ : -`. On a trip it must be the trip's vehicle."""
     trip_id: _builtins.str
@@ -45,6 +46,8 @@ class ReportPositionsRequest(_message.Message):
     """Identifies the request for a day: the same again is answered the same. UUID; optional, because
     repeating a position changes nothing.
     """
+    vehicle_class: _vehicle_pb2.VehicleClass.ValueType
+    """Is the class of the vehicle; see DriverHello."""
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[_position_pb2.Position]:
         """Lists the positions, in any order. 1 to 500."""
@@ -56,10 +59,11 @@ class ReportPositionsRequest(_message.Message):
         trip_id: _builtins.str = ...,
         positions: _abc.Iterable[_position_pb2.Position] | None = ...,
         request_id: _builtins.str = ...,
+        vehicle_class: _vehicle_pb2.VehicleClass.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["positions", b"positions", "request_id", b"request_id", "trip_id", b"trip_id", "vehicle_id", b"vehicle_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["positions", b"positions", "request_id", b"request_id", "trip_id", b"trip_id", "vehicle_class", b"vehicle_class", "vehicle_id", b"vehicle_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -328,7 +332,9 @@ class ListNearbyDriversResponse(_message.Message):
     next_page_token: _builtins.str
     """Leads to the next page; empty on the last."""
     degraded: _builtins.bool
-    """Says that the answer comes from the database, because live state is away for now."""
+    """Says that the answer comes from the database, because live state is away for now: positions are up to 5 seconds
+    older than they would be otherwise.
+    """
     @_builtins.property
     def drivers(self) -> _containers.RepeatedCompositeFieldContainer[_fleet_pb2.NearbyDriver]:
         """Lists the drivers, the nearest first, of equally near ones the freshest first."""
@@ -482,7 +488,7 @@ class ListPositionHistoryResponse(_message.Message):
     """Leads to the next page; empty on the last."""
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[_position_pb2.VehiclePosition]:
-        """Lists the positions, the newest first."""
+        """Lists the positions, the newest first. Includes those that a batch brought too late to be live."""
 
     def __init__(
         self,
@@ -507,6 +513,7 @@ class SetPresenceRequest(_message.Message):
     VEHICLE_ID_FIELD_NUMBER: _builtins.int
     ONLINE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VEHICLE_CLASS_FIELD_NUMBER: _builtins.int
     vehicle_id: _builtins.str
     """Names the vehicle. 1 to 64 letters, digits and the signs `. _ : -`."""
     online: _builtins.bool
@@ -515,16 +522,19 @@ class SetPresenceRequest(_message.Message):
     """Identifies the request for a day: the same again is answered the same. UUID; optional, because setting
     a state again changes nothing.
     """
+    vehicle_class: _vehicle_pb2.VehicleClass.ValueType
+    """Is the class of the vehicle; see DriverHello."""
     def __init__(
         self,
         *,
         vehicle_id: _builtins.str = ...,
         online: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        vehicle_class: _vehicle_pb2.VehicleClass.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["online", b"online", "request_id", b"request_id", "vehicle_id", b"vehicle_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["online", b"online", "request_id", b"request_id", "vehicle_class", b"vehicle_class", "vehicle_id", b"vehicle_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -199,7 +199,9 @@ class LocationServiceServicer:
     def FollowFleet(self, request, context):
         """Follows the vehicles of the caller's tenant, all, some, or those in a viewport, in conflated frames.
 
-        Returns PERMISSION_DENIED (NOT_A_FOLLOWER) if a named vehicle is not the tenant's.
+        Vehicles that the tenant does not have are left out without a word, so that nobody learns what others have.
+
+        Returns INVALID_ARGUMENT (VIEWPORT_INVALID) if the viewport's corners are swapped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,7 +215,8 @@ class LocationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FollowAlerts(self, request, context):
-        """Follows the alerts of the caller's tenant: emergencies and raised error rates. Never conflated.
+        """Follows the alerts of the caller's tenant: emergencies, raised error rates, and vehicles that enter or leave geofences.
+        Never conflated. Without a `resume_token` it begins with the alerts of the last hour, at most 100.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -263,8 +266,10 @@ class LocationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateGeofence(self, request, context):
-        """Creates a geofence of the caller's tenant. Idempotent by `request_id`.
+        """Creates a geofence of the caller's tenant. Idempotent by `request_id`. Vehicles are watched by it within 10 seconds.
 
+        Returns INVALID_ARGUMENT (GEOFENCE_SHAPE_INVALID) if the polygon crosses itself or has no inside.
+        Returns RESOURCE_EXHAUSTED (TOO_MANY_GEOFENCES) if the tenant has 10,000 already.
         Returns ALREADY_EXISTS (REQUEST_ID_REUSED) if the `request_id` came with another body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -286,21 +291,30 @@ class LocationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetVehiclePositionsFeed(self, request, context):
-        """Gets the GTFS-Realtime feed of the tenant's vehicle positions, as a protobuf FeedMessage.
+        """Gets the GTFS-Realtime feed of the tenant's vehicle positions, as a protobuf FeedMessage. The header's timestamp never goes back,
+        whichever server answers. Answers 304 to `If-Modified-Since` (HTTP) when nothing newer is there.
+
+        Returns PERMISSION_DENIED (NOT_YOUR_TENANT) if the tenant is not the caller's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTripUpdatesFeed(self, request, context):
-        """Gets the GTFS-Realtime feed of the tenant's trip updates, as a protobuf FeedMessage.
+        """Gets the GTFS-Realtime feed of the tenant's trip updates, as a protobuf FeedMessage. The header's timestamp never goes back,
+        whichever server answers. Answers 304 to `If-Modified-Since` (HTTP) when nothing newer is there.
+
+        Returns PERMISSION_DENIED (NOT_YOUR_TENANT) if the tenant is not the caller's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAlertsFeed(self, request, context):
-        """Gets the GTFS-Realtime feed of the tenant's alerts, as a protobuf FeedMessage.
+        """Gets the GTFS-Realtime feed of the tenant's alerts, as a protobuf FeedMessage. The header's timestamp never goes back,
+        whichever server answers. Answers 304 to `If-Modified-Since` (HTTP) when nothing newer is there.
+
+        Returns PERMISSION_DENIED (NOT_YOUR_TENANT) if the tenant is not the caller's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -312,6 +326,7 @@ class LocationServiceServicer:
         their open streams until these end. Idempotent by `request_id`.
 
         Returns FAILED_PRECONDITION (TRIP_NOT_TRACKED) if the trip has ended before.
+        Returns FAILED_PRECONDITION (TIMETABLE_TRIP_UNKNOWN) if no imported timetable has the trip on the day.
         Returns FAILED_PRECONDITION (TRIP_OF_ANOTHER_TENANT) if the trip runs under another tenant.
         Returns ALREADY_EXISTS (REQUEST_ID_REUSED) if the `request_id` came with another body.
         """

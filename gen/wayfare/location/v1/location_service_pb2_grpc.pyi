@@ -63,12 +63,16 @@ class LocationServiceStub:
     FollowFleet: _aio.UnaryStreamMultiCallable[_location_service_pb2.FollowFleetRequest, _fleet_pb2.FleetFrame]
     """Follows the vehicles of the caller's tenant, all, some, or those in a viewport, in conflated frames.
 
-    Returns PERMISSION_DENIED (NOT_A_FOLLOWER) if a named vehicle is not the tenant's.
+    Vehicles that the tenant does not have are left out without a word, so that nobody learns what others have.
+
+    Returns INVALID_ARGUMENT (VIEWPORT_INVALID) if the viewport's corners are swapped.
     """
     FollowNearby: _aio.UnaryStreamMultiCallable[_location_service_pb2.FollowNearbyRequest, _fleet_pb2.NearbyFrame]
     """Follows the free drivers near a point, at most one frame a second."""
     FollowAlerts: _aio.UnaryStreamMultiCallable[_location_service_pb2.FollowAlertsRequest, _fleet_pb2.AlertUpdate]
-    """Follows the alerts of the caller's tenant: emergencies and raised error rates. Never conflated."""
+    """Follows the alerts of the caller's tenant: emergencies, raised error rates, and vehicles that enter or leave geofences.
+    Never conflated. Without a `resume_token` it begins with the alerts of the last hour, at most 100.
+    """
     ListNearbyDrivers: _aio.UnaryUnaryMultiCallable[_location_service_pb2.ListNearbyDriversRequest, _location_service_pb2.ListNearbyDriversResponse]
     """Lists the free drivers near a point, the nearest first. Never names a driver whose newest position is older than
     60 seconds or outside the radius.
@@ -93,8 +97,10 @@ class LocationServiceStub:
     positions does the same by itself. Idempotent: sets a state.
     """
     CreateGeofence: _aio.UnaryUnaryMultiCallable[_location_service_pb2.CreateGeofenceRequest, _geofence_pb2.Geofence]
-    """Creates a geofence of the caller's tenant. Idempotent by `request_id`.
+    """Creates a geofence of the caller's tenant. Idempotent by `request_id`. Vehicles are watched by it within 10 seconds.
 
+    Returns INVALID_ARGUMENT (GEOFENCE_SHAPE_INVALID) if the polygon crosses itself or has no inside.
+    Returns RESOURCE_EXHAUSTED (TOO_MANY_GEOFENCES) if the tenant has 10,000 already.
     Returns ALREADY_EXISTS (REQUEST_ID_REUSED) if the `request_id` came with another body.
     """
     ListGeofences: _aio.UnaryUnaryMultiCallable[_location_service_pb2.ListGeofencesRequest, _location_service_pb2.ListGeofencesResponse]
@@ -102,17 +108,30 @@ class LocationServiceStub:
     DeleteGeofence: _aio.UnaryUnaryMultiCallable[_location_service_pb2.DeleteGeofenceRequest, _empty_pb2.Empty]
     """Deletes a geofence of the caller's tenant. Idempotent: deleting what is gone is OK."""
     GetVehiclePositionsFeed: _aio.UnaryUnaryMultiCallable[_location_service_pb2.GetVehiclePositionsFeedRequest, _httpbody_pb2.HttpBody]
-    """Gets the GTFS-Realtime feed of the tenant's vehicle positions, as a protobuf FeedMessage."""
+    """Gets the GTFS-Realtime feed of the tenant's vehicle positions, as a protobuf FeedMessage. The header's timestamp never goes back,
+    whichever server answers. Answers 304 to `If-Modified-Since` (HTTP) when nothing newer is there.
+
+    Returns PERMISSION_DENIED (NOT_YOUR_TENANT) if the tenant is not the caller's.
+    """
     GetTripUpdatesFeed: _aio.UnaryUnaryMultiCallable[_location_service_pb2.GetTripUpdatesFeedRequest, _httpbody_pb2.HttpBody]
-    """Gets the GTFS-Realtime feed of the tenant's trip updates, as a protobuf FeedMessage."""
+    """Gets the GTFS-Realtime feed of the tenant's trip updates, as a protobuf FeedMessage. The header's timestamp never goes back,
+    whichever server answers. Answers 304 to `If-Modified-Since` (HTTP) when nothing newer is there.
+
+    Returns PERMISSION_DENIED (NOT_YOUR_TENANT) if the tenant is not the caller's.
+    """
     GetAlertsFeed: _aio.UnaryUnaryMultiCallable[_location_service_pb2.GetAlertsFeedRequest, _httpbody_pb2.HttpBody]
-    """Gets the GTFS-Realtime feed of the tenant's alerts, as a protobuf FeedMessage."""
+    """Gets the GTFS-Realtime feed of the tenant's alerts, as a protobuf FeedMessage. The header's timestamp never goes back,
+    whichever server answers. Answers 304 to `If-Modified-Since` (HTTP) when nothing newer is there.
+
+    Returns PERMISSION_DENIED (NOT_YOUR_TENANT) if the tenant is not the caller's.
+    """
     StartTracking: _aio.UnaryUnaryMultiCallable[_location_service_pb2.StartTrackingRequest, _trip_pb2.TrackedTrip]
     """Begins to track a trip, or changes who drives and who may follow a trip that is tracked: the request replaces what
     was there. Open streams of a driver who is replaced end; followers who are no longer named keep
     their open streams until these end. Idempotent by `request_id`.
 
     Returns FAILED_PRECONDITION (TRIP_NOT_TRACKED) if the trip has ended before.
+    Returns FAILED_PRECONDITION (TIMETABLE_TRIP_UNKNOWN) if no imported timetable has the trip on the day.
     Returns FAILED_PRECONDITION (TRIP_OF_ANOTHER_TENANT) if the trip runs under another tenant.
     Returns ALREADY_EXISTS (REQUEST_ID_REUSED) if the `request_id` came with another body.
     """
@@ -188,7 +207,9 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_fleet_pb2.FleetFrame]:
         """Follows the vehicles of the caller's tenant, all, some, or those in a viewport, in conflated frames.
 
-        Returns PERMISSION_DENIED (NOT_A_FOLLOWER) if a named vehicle is not the tenant's.
+        Vehicles that the tenant does not have are left out without a word, so that nobody learns what others have.
+
+        Returns INVALID_ARGUMENT (VIEWPORT_INVALID) if the viewport's corners are swapped.
         """
 
     @_abc_1.abstractmethod
@@ -205,7 +226,9 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.FollowAlertsRequest,
         context: _aio.ServicerContext[_location_service_pb2.FollowAlertsRequest, _abc.AsyncIterator[_fleet_pb2.AlertUpdate]],
     ) -> _abc.AsyncIterator[_fleet_pb2.AlertUpdate]:
-        """Follows the alerts of the caller's tenant: emergencies and raised error rates. Never conflated."""
+        """Follows the alerts of the caller's tenant: emergencies, raised error rates, and vehicles that enter or leave geofences.
+        Never conflated. Without a `resume_token` it begins with the alerts of the last hour, at most 100.
+        """
 
     @_abc_1.abstractmethod
     def ListNearbyDrivers(
@@ -266,8 +289,10 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.CreateGeofenceRequest,
         context: _aio.ServicerContext[_location_service_pb2.CreateGeofenceRequest, _abc.Awaitable[_geofence_pb2.Geofence]],
     ) -> _abc.Awaitable[_geofence_pb2.Geofence]:
-        """Creates a geofence of the caller's tenant. Idempotent by `request_id`.
+        """Creates a geofence of the caller's tenant. Idempotent by `request_id`. Vehicles are watched by it within 10 seconds.
 
+        Returns INVALID_ARGUMENT (GEOFENCE_SHAPE_INVALID) if the polygon crosses itself or has no inside.
+        Returns RESOURCE_EXHAUSTED (TOO_MANY_GEOFENCES) if the tenant has 10,000 already.
         Returns ALREADY_EXISTS (REQUEST_ID_REUSED) if the `request_id` came with another body.
         """
 
@@ -293,7 +318,11 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.GetVehiclePositionsFeedRequest,
         context: _aio.ServicerContext[_location_service_pb2.GetVehiclePositionsFeedRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
     ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
-        """Gets the GTFS-Realtime feed of the tenant's vehicle positions, as a protobuf FeedMessage."""
+        """Gets the GTFS-Realtime feed of the tenant's vehicle positions, as a protobuf FeedMessage. The header's timestamp never goes back,
+        whichever server answers. Answers 304 to `If-Modified-Since` (HTTP) when nothing newer is there.
+
+        Returns PERMISSION_DENIED (NOT_YOUR_TENANT) if the tenant is not the caller's.
+        """
 
     @_abc_1.abstractmethod
     def GetTripUpdatesFeed(
@@ -301,7 +330,11 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.GetTripUpdatesFeedRequest,
         context: _aio.ServicerContext[_location_service_pb2.GetTripUpdatesFeedRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
     ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
-        """Gets the GTFS-Realtime feed of the tenant's trip updates, as a protobuf FeedMessage."""
+        """Gets the GTFS-Realtime feed of the tenant's trip updates, as a protobuf FeedMessage. The header's timestamp never goes back,
+        whichever server answers. Answers 304 to `If-Modified-Since` (HTTP) when nothing newer is there.
+
+        Returns PERMISSION_DENIED (NOT_YOUR_TENANT) if the tenant is not the caller's.
+        """
 
     @_abc_1.abstractmethod
     def GetAlertsFeed(
@@ -309,7 +342,11 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _location_service_pb2.GetAlertsFeedRequest,
         context: _aio.ServicerContext[_location_service_pb2.GetAlertsFeedRequest, _abc.Awaitable[_httpbody_pb2.HttpBody]],
     ) -> _abc.Awaitable[_httpbody_pb2.HttpBody]:
-        """Gets the GTFS-Realtime feed of the tenant's alerts, as a protobuf FeedMessage."""
+        """Gets the GTFS-Realtime feed of the tenant's alerts, as a protobuf FeedMessage. The header's timestamp never goes back,
+        whichever server answers. Answers 304 to `If-Modified-Since` (HTTP) when nothing newer is there.
+
+        Returns PERMISSION_DENIED (NOT_YOUR_TENANT) if the tenant is not the caller's.
+        """
 
     @_abc_1.abstractmethod
     def StartTracking(
@@ -322,6 +359,7 @@ class LocationServiceServicer(metaclass=_abc_1.ABCMeta):
         their open streams until these end. Idempotent by `request_id`.
 
         Returns FAILED_PRECONDITION (TRIP_NOT_TRACKED) if the trip has ended before.
+        Returns FAILED_PRECONDITION (TIMETABLE_TRIP_UNKNOWN) if no imported timetable has the trip on the day.
         Returns FAILED_PRECONDITION (TRIP_OF_ANOTHER_TENANT) if the trip runs under another tenant.
         Returns ALREADY_EXISTS (REQUEST_ID_REUSED) if the `request_id` came with another body.
         """

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.type import date_pb2 as google_dot_type_dot_date__pb2
 from google.type import latlng_pb2 as google_dot_type_dot_latlng__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewayfare/location/v1/trip.proto\x12\x13wayfare.location.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18google/type/latlng.proto\"\xc9\x04\n\x0bTrackedTrip\x12!\n\x07trip_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06tripId\x12%\n\ttenant_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12%\n\tdriver_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x64riverId\x12=\n\nvehicle_id\x18\x04 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$R\tvehicleId\x12\x35\n\x0c\x66ollower_ids\x18\x05 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\xe8\x07\x18\x01\"\x05r\x03\xb0\x01\x01R\x0b\x66ollowerIds\x12\x36\n\rconductor_ids\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\n\x18\x01\"\x05r\x03\xb0\x01\x01R\x0c\x63onductorIds\x12>\n\x05stops\x18\x07 \x03(\x0b\x32\x1d.wayfare.location.v1.TripStopB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05stops\x12.\n\x0e\x65xpected_count\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\rexpectedCount\x12\x37\n\x06status\x18\t \x01(\x0e\x32\x1f.wayfare.location.v1.TripStatusR\x06status\x12\x39\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x37\n\tstop_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08stopTime\"\x88\x04\n\x08TripStop\x12#\n\x07stop_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06stopId\x12+\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x0b\x64isplayName\x12\x81\x02\n\x08location\x18\x03 \x01(\x0b\x32\x13.google.type.LatLngB\xcf\x01\xbaH\xcb\x01\xba\x01\xc4\x01\n\x12trip_stop.location\x12\x46latitude must be from -90 to 90 and longitude from -180 to 180 degrees\x1a\x66this.latitude >= -90.0 && this.latitude <= 90.0 && this.longitude >= -180.0 && this.longitude <= 180.0\xc8\x01\x01R\x08location\x12P\n\x16scheduled_arrival_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x14scheduledArrivalTime\x12T\n\x18scheduled_departure_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x16scheduledDepartureTime*\x8c\x01\n\nTripStatus\x12\x1b\n\x17TRIP_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TRIP_STATUS_STARTED\x10\x01\x12\x16\n\x12TRIP_STATUS_PAUSED\x10\x02\x12\x15\n\x11TRIP_STATUS_ENDED\x10\x03\x12\x19\n\x15TRIP_STATUS_EMERGENCY\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewayfare/location/v1/trip.proto\x12\x13wayfare.location.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x18google/type/latlng.proto\"\xf3\x06\n\x0bTrackedTrip\x12!\n\x07trip_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06tripId\x12%\n\ttenant_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08tenantId\x12%\n\tdriver_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08\x64riverId\x12=\n\nvehicle_id\x18\x04 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$R\tvehicleId\x12\x35\n\x0c\x66ollower_ids\x18\x05 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\xe8\x07\x18\x01\"\x05r\x03\xb0\x01\x01R\x0b\x66ollowerIds\x12\x36\n\rconductor_ids\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\n\x18\x01\"\x05r\x03\xb0\x01\x01R\x0c\x63onductorIds\x12>\n\x05stops\x18\x07 \x03(\x0b\x32\x1d.wayfare.location.v1.TripStopB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05stops\x12.\n\x0e\x65xpected_count\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\rexpectedCount\x12\x37\n\x06status\x18\t \x01(\x0e\x32\x1f.wayfare.location.v1.TripStatusR\x06status\x12\x39\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x37\n\tstop_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08stopTime\x12\x34\n\x11timetable_trip_id\x18\x0c \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x0ftimetableTripId\x12\x34\n\x0cservice_date\x18\r \x01(\x0b\x32\x11.google.type.DateR\x0bserviceDate\x12.\n\x0e\x63\x61pacity_count\x18\x0e \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\rcapacityCount:\x8b\x01\xbaH\x87\x01\x1a\x84\x01\n\x19tracked_trip.service_date\x12/service_date is required with timetable_trip_id\x1a\x36this.timetable_trip_id == \'\' || has(this.service_date)\"\x88\x04\n\x08TripStop\x12#\n\x07stop_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06stopId\x12+\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x0b\x64isplayName\x12\x81\x02\n\x08location\x18\x03 \x01(\x0b\x32\x13.google.type.LatLngB\xcf\x01\xbaH\xcb\x01\xba\x01\xc4\x01\n\x12trip_stop.location\x12\x46latitude must be from -90 to 90 and longitude from -180 to 180 degrees\x1a\x66this.latitude >= -90.0 && this.latitude <= 90.0 && this.longitude >= -180.0 && this.longitude <= 180.0\xc8\x01\x01R\x08location\x12P\n\x16scheduled_arrival_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x14scheduledArrivalTime\x12T\n\x18scheduled_departure_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x16scheduledDepartureTime*\x8c\x01\n\nTripStatus\x12\x1b\n\x17TRIP_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TRIP_STATUS_STARTED\x10\x01\x12\x16\n\x12TRIP_STATUS_PAUSED\x10\x02\x12\x15\n\x11TRIP_STATUS_ENDED\x10\x03\x12\x19\n\x15TRIP_STATUS_EMERGENCY\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,16 +51,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRACKEDTRIP'].fields_by_name['stops']._serialized_options = b'\272H\006\222\001\003\020\310\001'
   _globals['_TRACKEDTRIP'].fields_by_name['expected_count']._loaded_options = None
   _globals['_TRACKEDTRIP'].fields_by_name['expected_count']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_TRACKEDTRIP'].fields_by_name['timetable_trip_id']._loaded_options = None
+  _globals['_TRACKEDTRIP'].fields_by_name['timetable_trip_id']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_TRACKEDTRIP'].fields_by_name['capacity_count']._loaded_options = None
+  _globals['_TRACKEDTRIP'].fields_by_name['capacity_count']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_TRACKEDTRIP']._loaded_options = None
+  _globals['_TRACKEDTRIP']._serialized_options = b'\272H\207\001\032\204\001\n\031tracked_trip.service_date\022/service_date is required with timetable_trip_id\0326this.timetable_trip_id == \'\' || has(this.service_date)'
   _globals['_TRIPSTOP'].fields_by_name['stop_id']._loaded_options = None
   _globals['_TRIPSTOP'].fields_by_name['stop_id']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_TRIPSTOP'].fields_by_name['display_name']._loaded_options = None
   _globals['_TRIPSTOP'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_TRIPSTOP'].fields_by_name['location']._loaded_options = None
   _globals['_TRIPSTOP'].fields_by_name['location']._serialized_options = b'\272H\313\001\272\001\304\001\n\022trip_stop.location\022Flatitude must be from -90 to 90 and longitude from -180 to 180 degrees\032fthis.latitude >= -90.0 && this.latitude <= 90.0 && this.longitude >= -180.0 && this.longitude <= 180.0\310\001\001'
-  _globals['_TRIPSTATUS']._serialized_start=1255
-  _globals['_TRIPSTATUS']._serialized_end=1395
-  _globals['_TRACKEDTRIP']._serialized_start=144
-  _globals['_TRACKEDTRIP']._serialized_end=729
-  _globals['_TRIPSTOP']._serialized_start=732
-  _globals['_TRIPSTOP']._serialized_end=1252
+  _globals['_TRIPSTATUS']._serialized_start=1577
+  _globals['_TRIPSTATUS']._serialized_end=1717
+  _globals['_TRACKEDTRIP']._serialized_start=168
+  _globals['_TRACKEDTRIP']._serialized_end=1051
+  _globals['_TRIPSTOP']._serialized_start=1054
+  _globals['_TRIPSTOP']._serialized_end=1574
 # @@protoc_insertion_point(module_scope)

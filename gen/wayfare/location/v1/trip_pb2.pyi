@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import date_pb2 as _date_pb2
 from google.type import latlng_pb2 as _latlng_pb2
 import builtins as _builtins
 import sys
@@ -70,6 +71,9 @@ class TrackedTrip(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     STOP_TIME_FIELD_NUMBER: _builtins.int
+    TIMETABLE_TRIP_ID_FIELD_NUMBER: _builtins.int
+    SERVICE_DATE_FIELD_NUMBER: _builtins.int
+    CAPACITY_COUNT_FIELD_NUMBER: _builtins.int
     trip_id: _builtins.str
     """Identifies the trip. UUID, made by the service that owns the trip."""
     tenant_id: _builtins.str
@@ -82,6 +86,12 @@ class TrackedTrip(_message.Message):
     """Counts the passengers who are expected on board in all. At least 0; 0 when unknown."""
     status: Global___TripStatus.ValueType
     """Says how far the trip is. Output only."""
+    timetable_trip_id: _builtins.str
+    """Names the trip in the timetable (GTFS `trip_id`) that was imported for the tenant: gives the trip its shape, and its stops
+    and times when `stops` is empty. At most 128 characters; empty for trips that are in no timetable.
+    """
+    capacity_count: _builtins.int
+    """Counts the passengers that the vehicle can carry, from which feeds tell how full it is. At least 0; 0 when unknown."""
     @_builtins.property
     def follower_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names the passengers with a booking or ride on the trip, and those who look after them: they may
@@ -106,6 +116,10 @@ class TrackedTrip(_message.Message):
     def stop_time(self) -> _timestamp_pb2.Timestamp:
         """Says when tracking was stopped; absent while it runs. Output only."""
 
+    @_builtins.property
+    def service_date(self) -> _date_pb2.Date:
+        """Is the service day of the timetable, in its own time zone. Required with `timetable_trip_id`."""
+
     def __init__(
         self,
         *,
@@ -120,10 +134,13 @@ class TrackedTrip(_message.Message):
         status: Global___TripStatus.ValueType = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         stop_time: _timestamp_pb2.Timestamp | None = ...,
+        timetable_trip_id: _builtins.str = ...,
+        service_date: _date_pb2.Date | None = ...,
+        capacity_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "stop_time", b"stop_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["service_date", b"service_date", "start_time", b"start_time", "stop_time", b"stop_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conductor_ids", b"conductor_ids", "driver_id", b"driver_id", "expected_count", b"expected_count", "follower_ids", b"follower_ids", "start_time", b"start_time", "status", b"status", "stop_time", b"stop_time", "stops", b"stops", "tenant_id", b"tenant_id", "trip_id", b"trip_id", "vehicle_id", b"vehicle_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_count", b"capacity_count", "conductor_ids", b"conductor_ids", "driver_id", b"driver_id", "expected_count", b"expected_count", "follower_ids", b"follower_ids", "service_date", b"service_date", "start_time", b"start_time", "status", b"status", "stop_time", b"stop_time", "stops", b"stops", "tenant_id", b"tenant_id", "timetable_trip_id", b"timetable_trip_id", "trip_id", b"trip_id", "vehicle_id", b"vehicle_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
