@@ -26,7 +26,7 @@ from services.location.operations.batcher import UpdateBatcher
 from services.location.operations.driver_session import DriverSession
 from services.location.operations.follow_hub import FollowHub
 from services.location.operations.follower import Follower, ResumeToken
-from services.location.ports import POSITION, Update
+from services.location.ports.live import POSITION, Publisher, Update
 from services.location.store.live import ValkeyLiveStore
 from services.shared.clock import SystemClock
 from services.shared.rpc.validation import check_message, read_message
@@ -129,9 +129,13 @@ class UpdateBatcherStub(UpdateBatcher):
         """Forget it."""
 
 
+def _publisher(driver_id: str) -> Publisher:
+    return Publisher(driver_id=driver_id, tenant_id="t", vehicle_id="v")
+
+
 def _session(gate: PositionGate, batcher: UpdateBatcher) -> DriverSession:
     return DriverSession(
-        driver_id=str(uuid.uuid4()),
+        publisher=_publisher(str(uuid.uuid4())),
         session="1",
         trip_id=str(uuid.uuid4()),
         trip_status=TripStatus.STARTED,
@@ -176,14 +180,13 @@ class StoreBench:
         self._capture += 1
         return [
             Update(
-                driver_id,
+                _publisher(driver_id),
                 session,
                 self._seq,
-                self._capture,
                 POSITION,
                 trip_id,
-                "",
                 self._payload,
+                Fix(53.4, -2.9, self._capture),
             )
             for (driver_id, trip_id), session in zip(
                 self._drivers[:count], self._sessions, strict=False

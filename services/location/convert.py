@@ -10,7 +10,7 @@ from services.location.domain.positions import Fix
 from services.location.domain.trips import TrackedTrip, TripStatus, TripStop
 from services.location.operations.driver_session import Ack, Drain, Heartbeat, Reply, Throttle
 from services.location.operations.follower import Drained
-from services.location.ports import TripState
+from services.location.ports.live import TripState
 from services.shared.rpc.timestamps import timestamp_of
 from wayfare.location.v1 import driver_stream_pb2, position_pb2, trip_pb2, trip_update_pb2
 
@@ -31,7 +31,15 @@ def milliseconds_of(timestamp: Timestamp) -> int:
 def fix_of(position: position_pb2.Position) -> Fix:
     """Return where and when."""
     location = position.location
-    return Fix(location.latitude, location.longitude, milliseconds_of(position.capture_time))
+    has = position.HasField
+    return Fix(
+        location.latitude,
+        location.longitude,
+        milliseconds_of(position.capture_time),
+        position.accuracy_meters if has("accuracy_meters") else None,
+        position.speed_meters_per_second if has("speed_meters_per_second") else None,
+        position.heading_degrees if has("heading_degrees") else None,
+    )
 
 
 def position_payload(position: position_pb2.Position) -> bytes:

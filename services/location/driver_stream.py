@@ -28,7 +28,7 @@ from services.location.operations.driver_session import (
 )
 from services.location.operations.ring import Ring
 from services.location.operations.tracking import Tracking
-from services.location.ports import LiveStore, SessionGrant
+from services.location.ports.live import LiveStore, Publisher, SessionGrant
 from services.location.quick_check import is_surely_valid
 from services.location.settings import LocationSettings
 from services.shared.clock import Clock
@@ -110,12 +110,18 @@ class DriverStreams:
             vehicle_id=hello.vehicle_id,
             trip_id=trip_id,
             resume_seq=hello.resume_seq if hello.HasField("resume_seq") else None,
+            vehicle_class=hello.vehicle_class,
         )
         if grant.trip_status == TripStatus.ENDED and not hello.HasField("resume_seq"):
             # One that resumes may still have to hear that its last messages were taken.
             raise TripNotTrackedError(trip_id)
         session = DriverSession(
-            driver_id=caller.user_id,
+            publisher=Publisher(
+                driver_id=caller.user_id,
+                tenant_id=caller.tenant_id,
+                vehicle_id=hello.vehicle_id,
+                vehicle_class=hello.vehicle_class,
+            ),
             session=grant.session,
             trip_id=trip_id,
             trip_status=TripStatus(grant.trip_status),

@@ -16,7 +16,7 @@ from services.location.operations.follow_hub import FollowHub
 from services.location.operations.follower import Follower, ResumeToken, parse_token, token_of
 from services.location.operations.ring import Ring
 from services.location.operations.tracking import Tracking
-from services.location.ports import LiveStore, TripState
+from services.location.ports.live import LiveStore, TripState
 from services.location.settings import LocationSettings
 from services.shared.clock import Clock
 from services.shared.rpc.caller import Caller, current_caller

@@ -14,7 +14,7 @@ from services.location.driver_stream import DriverStreams, gate_for
 from services.location.follow_stream import FollowStreams
 from services.location.operations.reports import ReportedPosition, Reports
 from services.location.operations.tracking import Tracking
-from services.location.ports import LiveStore
+from services.location.ports.live import LiveStore, Publisher
 from services.location.settings import LocationSettings
 from services.shared.clock import Clock
 from services.shared.errors import NotImplementedYetError
@@ -88,13 +88,19 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
             tenant_id=caller.tenant_id,
             vehicle_id=request.vehicle_id,
             trip_id=trip_id,
+            vehicle_class=request.vehicle_class,
         )
         outcome = await self._reports.report(
             [
                 ReportedPosition(fix=convert.fix_of(p), payload=convert.position_payload(p))
                 for p in request.positions
             ],
-            driver_id=caller.user_id,
+            publisher=Publisher(
+                driver_id=caller.user_id,
+                tenant_id=caller.tenant_id,
+                vehicle_id=request.vehicle_id,
+                vehicle_class=request.vehicle_class,
+            ),
             trip_id=trip_id,
             gate=gate_for(self._settings, known.capture_milliseconds, known.live_payload),
             now_milliseconds=int(self._clock.now().timestamp() * 1000),
@@ -136,6 +142,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
             tenant_id=caller.tenant_id,
             vehicle_id=request.vehicle_id,
             online=request.online,
+            vehicle_class=request.vehicle_class,
         )
         presence = _pb.Presence(online=request.online)
         if request.online:

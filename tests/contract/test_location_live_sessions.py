@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-from services.location.ports import LiveStore
+from services.location.ports.live import LiveStore
 from tests.support.location_drive import Drive, opened
 from tests.support.location_values import (
     TENANT,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from services.location.operations.follower import token_of
-from services.location.ports import LiveStore, Tick
+from services.location.ports.live import LiveStore, Tick
 from services.location.store.keys import bucket_of
 from services.shared.errors import RequestIdReusedError
 from tests.support.location_drive import Drive, names_of, opened

@@ -9,7 +9,7 @@ import pytest
 
 from services.location.domain.trips import TrackedTrip
 from services.location.errors import TripNotTrackedError, TripOfAnotherTenantError
-from services.location.ports import TripStore
+from services.location.ports.trips import TripStore
 from services.location.store.trips import PostgresTripStore
 from services.shared.clock import SystemClock
 from services.shared.errors import DependencyUnavailableError, RequestIdReusedError

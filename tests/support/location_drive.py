@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from services.location.domain.trips import TrackedTrip
-from services.location.ports import LiveStore, SessionGrant, Tick
+from services.location.ports.live import LiveStore, SessionGrant, Tick
 from tests.support.location_values import (
     TENANT,
     a_trip,

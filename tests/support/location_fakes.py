@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 
 from services.location.domain.trips import TrackedTrip
 from services.location.errors import TripNotTrackedError, TripOfAnotherTenantError
-from services.location.ports import (
+from services.location.ports.live import (
     ACCEPTED,
+    ALERT,
     DUPLICATE,
+    ETA,
     MISSING,
     OLD,
     POSITION,
@@ -22,10 +24,12 @@ from services.location.ports import (
     TRIP_MOVED,
     TRIP_OVER,
     DriverState,
+    Publisher,
     SessionGrant,
     Tick,
     TripState,
     Update,
+    WatchState,
 )
 from services.location.store.keys import bucket_of
 from services.shared.errors import DependencyUnavailableError, RequestIdReusedError
@@ -54,6 +58,7 @@ class _Trip:
     version: int = 0
     status: str = ""
     boarding: bytes = b""
+    eta: bytes = b""
     tracked: bool = True
     events: list[bytes] = field(default_factory=list)
 
@@ -68,7 +73,8 @@ class MemoryLiveStore:
         self._trips: dict[tuple[int, str], _Trip] = {}
         self._records: dict[str, TrackedTrip] = {}
         self._vehicles: dict[tuple[str, str], str] = {}
-        self._online: dict[str, float] = {}
+        self.alerts: list[bytes] = []
+        self._watched: dict[tuple[str, str], WatchState] = {}
         self._follows: dict[str, set[str]] = {}
         self._answers: dict[str, tuple[bytes, bytes]] = {}
         self._ticks: dict[int, list[Tick]] = {bucket: [] for bucket in range(BUCKETS)}
@@ -93,6 +99,7 @@ class MemoryLiveStore:
         vehicle_id: str,
         trip_id: str,
         resume_seq: int | None,
+        vehicle_class: int = 0,
     ) -> SessionGrant:
         self._answer()
         known = driver_id in self._drivers
@@ -105,7 +112,13 @@ class MemoryLiveStore:
         return self._grant(driver, driver_id, tenant_id, vehicle_id, trip_id)
 
     async def join_session(
-        self, *, driver_id: str, tenant_id: str, vehicle_id: str, trip_id: str
+        self,
+        *,
+        driver_id: str,
+        tenant_id: str,
+        vehicle_id: str,
+        trip_id: str,
+        vehicle_class: int = 0,
     ) -> SessionGrant:
         self._answer()
         known = self._drivers.get(driver_id)
@@ -151,7 +164,7 @@ class MemoryLiveStore:
         return verdicts
 
     def _apply_one(self, bucket: int, update: Update) -> tuple[str, bytes]:
-        driver = self._drivers.get(update.driver_id)
+        driver = self._drivers.get(update.publisher.driver_id)
         if driver is None:
             return MISSING, b""
         if update.session:
@@ -163,19 +176,19 @@ class MemoryLiveStore:
         if update.trip_id:
             if trip is None:
                 return MISSING, b""
-            if trip.driver_id != update.driver_id:
+            if trip.driver_id != update.publisher.driver_id:
                 return REPLACED, b""
         driver.seq = update.seq if update.session else driver.seq
         if trip is not None and (trip.status == "ENDED" or not trip.tracked):
             return TRIP_OVER, b""
         if update.kind != POSITION:
             return ACCEPTED, _write_event(trip, update)
-        if update.capture_milliseconds <= driver.capture:
+        assert update.fix is not None
+        if update.fix.capture_milliseconds <= driver.capture:
             return OLD, b""
-        driver.capture, driver.live = update.capture_milliseconds, update.payload
+        driver.capture, driver.live = update.fix.capture_milliseconds, update.payload
         driver.received = int(time.time() * 1000)
         driver.live_until = time.monotonic() + _LIVE_SECONDS
-        self._online[update.driver_id] = driver.live_until
         return ACCEPTED, b"" if trip is None else _with_token(trip, update.payload)
 
     async def _write_tick(self, bucket: int, fields: Sequence[bytes]) -> None:
@@ -228,6 +241,7 @@ class MemoryLiveStore:
             tracked=kept is None or kept.tracked,
             position_payload=_live(driver) if driver and on_trip else b"",
             events=list(kept.events) if kept and with_events else [],
+            eta_payload=kept.eta if kept else b"",
         )
 
     async def vehicle_state(self, tenant_id: str, vehicle_id: str) -> DriverState | None:
@@ -244,21 +258,57 @@ class MemoryLiveStore:
             position_payload=_live(driver),
         )
 
+    async def watch(
+        self,
+        publisher: Publisher,
+        trip_id: str,
+        *,
+        known: WatchState,
+        state: bytes,
+        told: Sequence[tuple[str, bytes]],
+    ) -> WatchState | None:
+        self._answer()
+        key = (publisher.driver_id, trip_id)
+        kept = self._watched.get(key, WatchState(version=0, state=b""))
+        if kept.version != known.version:
+            return kept
+        self._watched[key] = WatchState(version=kept.version + 1, state=state)
+        bucket = self.bucket_of(publisher.driver_id)
+        trip = self._trips.get((bucket, trip_id))
+        fields: list[bytes] = []
+        for kind, payload in told:
+            if kind == ALERT:
+                self.alerts.append(payload)
+            elif trip is not None:
+                encoded = _with_token(trip, payload)
+                if kind == ETA:
+                    trip.eta = payload
+                else:
+                    trip.events.append(encoded)
+                fields += [f"{kind}{trip_id}".encode(), encoded]
+        if fields:
+            await self._write_tick(bucket, fields)
+        return None
+
+    async def watched(self, publisher: Publisher, trip_id: str) -> WatchState:
+        self._answer()
+        key = (publisher.driver_id, trip_id)
+        return self._watched.get(key, WatchState(version=0, state=b""))
+
     async def set_presence(
-        self, *, driver_id: str, tenant_id: str, vehicle_id: str, online: bool
+        self,
+        *,
+        driver_id: str,
+        tenant_id: str,
+        vehicle_id: str,
+        online: bool,
+        vehicle_class: int = 0,
     ) -> None:
         self._answer()
         if online:
-            self._online[driver_id] = time.monotonic() + _LIVE_SECONDS
             self._vehicles[tenant_id, vehicle_id] = driver_id
-            return
-        self._online.pop(driver_id, None)
-        if driver_id in self._drivers:
+        elif driver_id in self._drivers:
             self._drivers[driver_id].live = b""
-
-    async def count_online(self) -> int:
-        self._answer()
-        return sum(until > time.monotonic() for until in self._online.values())
 
     async def follow(self, user_id: str, trip_id: str, *, trips_max: int) -> bool:
         self._answer()

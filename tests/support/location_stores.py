@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from services.location.ports import LiveStore
+from services.location.ports.live import LiveStore
 from services.location.store.live import ValkeyLiveStore
 from services.shared.clock import SystemClock
 from services.shared.valkey import open_valkey

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from services.location import convert
 from services.location.domain.trips import TrackedTrip, TripStop
-from services.location.ports import BOARDING, POSITION, STATUS, Update
+from services.location.ports.live import BOARDING, POSITION, STATUS, Publisher, Update
 from wayfare.location.v1 import driver_stream_pb2, position_pb2, trip_pb2
 
 TENANT = "0198c000-0000-7000-8000-000000000001"
@@ -85,19 +85,25 @@ def a_status(status: trip_pb2.TripStatus.ValueType) -> driver_stream_pb2.StatusR
     return report
 
 
+def a_publisher(driver_id: str) -> Publisher:
+    """Return a driver with a bus."""
+    return Publisher(driver_id=driver_id, tenant_id=TENANT, vehicle_id="bus-14")
+
+
 def position_update(
     driver_id: str, *, seq: int, capture: int, session: str = "", trip_id: str = ""
 ) -> Update:
     """Return an update as a driver's session submits it; its payload tells its capture time."""
     payload = convert.position_payload(a_position(capture))
-    return Update(driver_id, session, seq, capture, POSITION, trip_id, "", payload)
+    fix = convert.fix_of(a_position(capture))
+    return Update(a_publisher(driver_id), session, seq, POSITION, trip_id, payload, fix)
 
 
 def status_update(driver_id: str, *, seq: int, status: str, session: str, trip_id: str) -> Update:
     """Return a status update."""
     number = trip_pb2.TripStatus.Value(f"TRIP_STATUS_{status}")
     payload = convert.status_payload(a_status(number))
-    return Update(driver_id, session, seq, 0, STATUS, trip_id, status, payload)
+    return Update(a_publisher(driver_id), session, seq, STATUS, trip_id, payload, status=status)
 
 
 def boarding_update(
@@ -106,7 +112,7 @@ def boarding_update(
     """Return a count of passengers."""
     report = driver_stream_pb2.BoardingReport(boarded_count=boarded_count)
     payload = convert.boarding_payload(report, 30)
-    return Update(driver_id, session, seq, 0, BOARDING, trip_id, "", payload)
+    return Update(a_publisher(driver_id), session, seq, BOARDING, trip_id, payload)
 
 
 def capture_of(payload: bytes) -> int:

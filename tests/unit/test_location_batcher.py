@@ -8,7 +8,7 @@ import pytest
 
 from services.location.operations.batcher import UpdateBatcher
 from services.location.operations.ring import Ring
-from services.location.ports import Update
+from services.location.ports.live import Update
 from services.shared.clock import SystemClock
 from tests.support.location_fakes import MemoryLiveStore
 from tests.support.location_values import TENANT, new_id, now_milliseconds, position_update

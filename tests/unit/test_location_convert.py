@@ -17,7 +17,7 @@ from services.location.operations.driver_session import (
     Reply,
     Throttle,
 )
-from services.location.ports import TripState
+from services.location.ports.live import TripState
 from tests.support.location_values import a_position, a_status, a_trip
 from wayfare.location.v1 import driver_stream_pb2, position_pb2, trip_pb2, trip_update_pb2
 
@@ -80,7 +80,12 @@ def test_a_fix_holds_degrees_and_milliseconds() -> None:
     position = a_position(1_772_366_400_123)
 
     assert convert.fix_of(position) == Fix(
-        position.location.latitude, position.location.longitude, 1_772_366_400_123
+        position.location.latitude,
+        position.location.longitude,
+        1_772_366_400_123,
+        accuracy_meters=None,
+        speed_meters_per_second=8.5,
+        heading_degrees=90.0,
     )
 
 

@@ -18,10 +18,10 @@ from services.location.operations.driver_session import (
     Rejected,
     Throttle,
 )
-from services.location.ports import Update
+from services.location.ports.live import Update
 from services.shared.errors import DependencyUnavailableError
 from tests.support.location_fakes import MemoryLiveStore
-from tests.support.location_values import LATITUDE, LONGITUDE
+from tests.support.location_values import LATITUDE, LONGITUDE, a_publisher
 
 NOW = 1_772_366_400_000
 
@@ -50,7 +50,7 @@ class Driving:
     def __init__(self, *, resume_seq: int = 0, trip_id: str = "trip", status: str = "") -> None:
         self.batcher = ManualBatcher()
         self.session = DriverSession(
-            driver_id="driver",
+            publisher=a_publisher("driver"),
             session="7",
             trip_id=trip_id,
             trip_status=TripStatus(status),

@@ -16,7 +16,7 @@ from services.location.operations.follower import (
     parse_token,
     token_of,
 )
-from services.location.ports import Tick
+from services.location.ports.live import Tick
 from tests.support.location_fakes import MemoryLiveStore
 from tests.support.location_values import a_position, a_status, a_trip, status_update
 from tests.support.waiting import until

@@ -3,19 +3,25 @@
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 EARTH_RADIUS_METERS = 6_371_008.8
 DAY_MILLISECONDS = 24 * 3600 * 1000
 CONFIRMATIONS_LEAST = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Fix:
-    """Is where a vehicle was and when: degrees, and milliseconds since 1970."""
+class Fix(NamedTuple):
+    """Is where a vehicle was and when: degrees, and milliseconds since 1970.
+
+    A tuple, because one is made for every position. What the phone did not tell is None.
+    """
 
     latitude: float
     longitude: float
     capture_milliseconds: int
+    accuracy_meters: float | None = None
+    speed_meters_per_second: float | None = None
+    heading_degrees: float | None = None
 
 
 def distance_meters(one: Fix, other: Fix) -> float:

@@ -8,13 +8,13 @@ holds.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge
 
-from services.location.ports import LiveStore, Update
+from services.location.ports.live import ACCEPTED, LiveStore, Update
 from services.shared.errors import DependencyUnavailableError
 
 _log = structlog.get_logger()
@@ -44,15 +44,18 @@ class UpdateBatcher:
         tick_seconds: float,
         pending_max: int,
         on_degraded: Callable[[bool], None],
+        on_accepted: Callable[[Sequence[Update]], None] = lambda _: None,
     ) -> None:
         """Write to `live`.
 
-        Hold at most `pending_max` updates; tell when the store goes away and comes back.
+        Hold at most `pending_max` updates; tell when the store goes away and comes back, and what
+        it accepted, a batch at a time.
         """
         self._live = live
         self._tick_seconds = tick_seconds
         self._pending_max = pending_max
         self._on_degraded = on_degraded
+        self._on_accepted = on_accepted
         self._buckets: dict[int, list[tuple[Update, Submitter]]] = defaultdict(list)
         self._pending = 0
         self._wake = asyncio.Event()
@@ -66,7 +69,7 @@ class UpdateBatcher:
 
     def add(self, update: Update, submitter: Submitter) -> None:
         """Write `update` with the next tick. The caller has seen that there is room."""
-        self._buckets[self._live.bucket_of(update.driver_id)].append((update, submitter))
+        self._buckets[self._live.bucket_of(update.publisher.driver_id)].append((update, submitter))
         self._pending += 1
         if not self._wake.is_set():
             self._wake.set()
@@ -108,6 +111,13 @@ class UpdateBatcher:
                 submitter.decided(update, verdict)
             for verdict in set(verdicts):
                 _WRITTEN.labels(verdict).inc(verdicts.count(verdict))
+            self._on_accepted(
+                [
+                    update
+                    for (update, _), verdict in zip(batch, verdicts, strict=True)
+                    if verdict == ACCEPTED
+                ]
+            )
 
     async def _apply(self, bucket: int, updates: list[Update]) -> str:
         """Write until the store answers. Repeating is safe: what it has is a duplicate."""

@@ -17,7 +17,7 @@ from services.location.errors import (
     StreamTokenExpiredError,
 )
 from services.location.operations.batcher import UpdateBatcher
-from services.location.ports import (
+from services.location.ports.live import (
     BOARDING,
     MISSING,
     OLD,
@@ -26,6 +26,7 @@ from services.location.ports import (
     STATUS,
     SUPERSEDED,
     TRIP_OVER,
+    Publisher,
     Update,
 )
 from services.shared.errors import DependencyUnavailableError, DomainError, OverloadedError
@@ -80,7 +81,7 @@ class DriverSession:
     def __init__(
         self,
         *,
-        driver_id: str,
+        publisher: Publisher,
         session: str,
         trip_id: str,
         trip_status: TripStatus,
@@ -90,7 +91,7 @@ class DriverSession:
         token_expire_time: datetime | None,
     ) -> None:
         """Begin after `resume_seq`; submit to `batcher` what `gate` lets pass."""
-        self.driver_id = driver_id
+        self.publisher = publisher
         self.session = session
         self.trip_id = trip_id
         self.token_expire_time = token_expire_time
@@ -124,10 +125,12 @@ class DriverSession:
         if refusal is not None:
             self.refuse(seq, refusal.value)
             return
-        self._submit(seq, POSITION, payload, capture_milliseconds=fix.capture_milliseconds)
+        self._submit(seq, POSITION, payload, fix=fix)
 
-    def receive_status(self, seq: int, status: TripStatus, payload: bytes) -> None:
-        """Take a new status of the trip."""
+    def receive_status(
+        self, seq: int, status: TripStatus, payload: bytes, alert_payload: bytes = b""
+    ) -> None:
+        """Take a new status of the trip, and what staff is alerted of with it."""
         if not self._is_new(seq):
             return
         if not self.trip_id:
@@ -136,7 +139,7 @@ class DriverSession:
             self.refuse(seq, Refusal.STATUS_NOT_ALLOWED.value, f"the trip is {self._trip_status}")
         else:
             self._trip_status = status
-            self._submit(seq, STATUS, payload, status=status.value)
+            self._submit(seq, STATUS, payload, status=status.value, alert_payload=alert_payload)
 
     def receive_boarding(self, seq: int, payload: bytes) -> None:
         """Take a new count of passengers."""
@@ -301,19 +304,21 @@ class DriverSession:
         kind: str,
         payload: bytes,
         *,
-        capture_milliseconds: int = 0,
+        fix: Fix | None = None,
         status: str = "",
+        alert_payload: bytes = b"",
     ) -> None:
         self._in_flight += 1
         update = Update(
-            self.driver_id,
+            self.publisher,
             self.session,
             seq,
-            capture_milliseconds,
             kind,
             self.trip_id,
-            status,
             payload,
+            fix,
+            status,
+            alert_payload,
         )
         self._batcher.add(update, self)
 

@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import Counter
 
 from services.location.operations.follower import EPOCH, VERSION, Follower, token_of
-from services.location.ports import (
+from services.location.ports.live import (
     POSITION,
     STATUS,
     TICKS_READ_MOST,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from services.location.domain.positions import Fix, PositionGate, Refusal
 from services.location.errors import VehicleNotLiveError
 from services.location.operations.batcher import UpdateBatcher
-from services.location.ports import (
+from services.location.ports.live import (
     ACCEPTED,
     DUPLICATE,
     OLD,
@@ -19,6 +19,7 @@ from services.location.ports import (
     TRIP_OVER,
     DriverState,
     LiveStore,
+    Publisher,
     Update,
 )
 from services.shared.errors import DependencyUnavailableError, OverloadedError
@@ -66,7 +67,7 @@ class Reports:
         self,
         positions: Sequence[ReportedPosition],
         *,
-        driver_id: str,
+        publisher: Publisher,
         trip_id: str,
         gate: PositionGate,
         now_milliseconds: int,
@@ -81,10 +82,9 @@ class Reports:
             if refusal is not None:
                 refusals[index] = refusal
                 continue
-            capture = position.fix.capture_milliseconds
             # No session: the batch fences nobody off; capture time alone decides.
             updates.append(
-                Update(driver_id, "", index, capture, POSITION, trip_id, "", position.payload)
+                Update(publisher, "", index, POSITION, trip_id, position.payload, position.fix)
             )
         for index, verdict in (await self._write(updates)).items():
             if verdict == OLD:

@@ -12,7 +12,8 @@ from services.location.errors import (
     TripNotTrackedError,
     VehicleNotOfTripError,
 )
-from services.location.ports import LiveStore, TripStore
+from services.location.ports.live import LiveStore
+from services.location.ports.trips import TripStore
 from services.shared.errors import DependencyUnavailableError
 
 _log = structlog.get_logger()

@@ -1,25 +1,70 @@
 #!lua name=wayfare_location
--- Holds the atomic steps of LocationService in Valkey. KEYS[1] is always <prefix>updates, where the prefix
+-- Holds the atomic steps of LocationService in Valkey that write. KEYS[1] is always <prefix>updates, where the prefix
 -- "loc:{<bucket>}:" puts everything of one bucket into one slot; the other keys are made from it here:
---   <prefix>updates          stream   ticks: fields <kind><trip id>, values TripUpdate bytes; capped. Kinds: p position,
---                                     s status, b boarding; x the trip is over, r followers must come again
---   <prefix>driver:<id>      hash     session, seq, capture, received, vehicle, trip, tenant; 24 h
---   <prefix>live:<id>        string   newest TripUpdate.position of a driver; 30 s
---   <prefix>presence         zset     driver ids by the time they were heard of last
---   <prefix>trip:<id>        hash     epoch, version, driver, status, statuspb, boardingpb, tracked; 24 h
---   <prefix>events:<id>      list     TripUpdate bytes that may not be conflated, newest last; capped; 24 h
+--   <prefix>updates            stream   ticks: fields <kind><trip id>, values TripUpdate bytes; capped. Kinds: p position,
+--                                       e ETA, s status, b boarding, g stop progress; x the trip is over, r come again
+--   <prefix>driver:<id>        hash     session, seq, capture, received, payload (newest TripUpdate.position), vehicle,
+--                                       class, trip, tenant, fences, fencesv; 24 h
+--   <prefix>trip:<id>          hash     epoch, version, driver, status, statuspb, boardingpb, etapb, tracked, watch,
+--                                       watchv; 24 h
+--   <prefix>events:<id>        list     TripUpdate bytes that may not be conflated, newest last; capped; 24 h
+--   <prefix>tenants            set      tenants that have a presence set
+--   <prefix>presence:<tenant>  zset     driver ids by when they were heard of last, ms of this server's clock
+--   <prefix>nearby:<tenant>:<class>  geo set of free drivers
+--   <prefix>outbox             list     what must reach others, oldest first: see push below; capped
+--   <prefix>presencev          hash     driver id -> how often the driver came and went
+-- views.lua holds the steps that read.
 
 local DAY_SECONDS = 86400
 local EVENTS_KEPT = 1000
+local OUTBOX_KEPT = 50000
 
 local function prefix_of(keys)
   return string.sub(keys[1], 1, -8)
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
 -- A TripUpdate begins with field 1, resume_token: tag 0x0a, length 16, then epoch and version in hexadecimal.
 -- The rest of the message follows as the server encoded it, since protobuf fields may be put together.
 local function with_token(epoch, version, payload)
   return '\10\16' .. epoch .. string.format('%08x', version) .. payload
+end
+
+local function push(prefix, entry)
+  if redis.call('RPUSH', prefix .. 'outbox', entry) > OUTBOX_KEPT then
+    redis.call('LPOP', prefix .. 'outbox')
+  end
+end
+
+-- Entries: '+' or '-' (came, went silent) or '!' (said goodbye), tenant (36), driver (36), count, then the time, the vehicle and its class,
+-- by spaces; the count numbers the entries of a driver from 1.
+local function push_presence(prefix, kind, tenant, driver, time)
+  local count = redis.call('HINCRBY', prefix .. 'presencev', driver, 1)
+  local state = redis.call('HMGET', prefix .. 'driver:' .. driver, 'vehicle', 'class')
+  push(prefix, kind .. tenant .. driver .. string.format('%d %.0f ', count, time)
+    .. (state[1] or '') .. ' ' .. (state[2] or ''))
+end
+
+local function heard_of(prefix, tenant, driver, now)
+  if redis.call('ZADD', prefix .. 'presence:' .. tenant, now, driver) == 1 then
+    redis.call('SADD', prefix .. 'tenants', tenant)
+    push_presence(prefix, '+', tenant, driver, now)
+  end
+end
+
+local function not_free(prefix, tenant, class, driver)
+  redis.call('ZREM', prefix .. 'nearby:' .. tenant .. ':' .. (class or ''), driver)
+end
+
+local function gone(prefix, tenant, driver, kind, time)
+  if redis.call('ZREM', prefix .. 'presence:' .. tenant, driver) == 1 then
+    not_free(prefix, tenant, redis.call('HGET', prefix .. 'driver:' .. driver, 'class'), driver)
+    push_presence(prefix, kind, tenant, driver, time)
+  end
 end
 
 local function ensure_trip(trip_key, new_epoch, driver)
@@ -33,64 +78,76 @@ local function ensure_trip(trip_key, new_epoch, driver)
   return epoch
 end
 
--- args: now_ms, driver, vehicle, trip or '', tenant, resume_seq or '', new_epoch
--- Returns {session, seq, capture, live position or '', status}. The session fences off older ones.
-local function open_session(keys, args)
-  local prefix = prefix_of(keys)
-  local now, driver, vehicle, trip, tenant = args[1], args[2], args[3], args[4], args[5]
+-- Says who a driver is now. A driver who changes tenant, class, or begins a trip leaves the place where passengers found
+-- the driver before.
+local function introduce(prefix, driver, vehicle, class, trip, tenant)
   local driver_key = prefix .. 'driver:' .. driver
-  local state = redis.call('HMGET', driver_key, 'session', 'seq', 'capture')
-  -- From the clock, so that it grows even after this state was lost.
-  local session = math.max(tonumber(state[1] or '0') + 1, tonumber(now))
-  local seq = '0'
-  if args[6] ~= '' then
-    seq = state[2] or args[6]
+  local before = redis.call('HMGET', driver_key, 'tenant', 'class')
+  if class == '' then class = before[2] or '' end
+  if before[1] and (trip ~= '' or before[1] ~= tenant or before[2] ~= class) then
+    not_free(prefix, before[1], before[2], driver)
   end
-  local session_text = string.format('%.0f', session)
-  redis.call('HSET', driver_key, 'session', session_text, 'seq', seq, 'vehicle', vehicle,
-    'trip', trip, 'tenant', tenant)
-  redis.call('EXPIRE', driver_key, DAY_SECONDS)
-  local status = ''
-  if trip ~= '' then
-    ensure_trip(prefix .. 'trip:' .. trip, args[7], driver)
-    status = redis.call('HGET', prefix .. 'trip:' .. trip, 'status') or ''
+  if before[1] and before[1] ~= tenant then
+    gone(prefix, before[1], driver, '!', now_ms())
   end
-  local live = redis.call('GET', prefix .. 'live:' .. driver) or ''
-  return {session_text, seq, state[3] or '0', live, status}
+  redis.call('HSET', driver_key, 'vehicle', vehicle, 'class', class, 'trip', trip, 'tenant', tenant)
 end
 
--- args: now_ms, driver, vehicle, trip or '', tenant, new_epoch
+local function grant_of(prefix, session, seq, capture, payload, trip)
+  local status, watch = '', {}
+  if trip ~= '' then
+    status = redis.call('HGET', prefix .. 'trip:' .. trip, 'status') or ''
+  end
+  return {session, seq, capture or '0', payload or '', status}
+end
+
+-- args: driver, vehicle, trip or '', tenant, resume_seq or '', new_epoch, class or ''
+-- Returns {session, seq, capture, newest position or '', status}. The session fences off older ones.
+local function open_session(keys, args)
+  local prefix = prefix_of(keys)
+  local driver, vehicle, trip, tenant = args[1], args[2], args[3], args[4]
+  local driver_key = prefix .. 'driver:' .. driver
+  local state = redis.call('HMGET', driver_key, 'session', 'seq', 'capture', 'payload')
+  -- From the clock, so that it grows even after this state was lost.
+  local session = string.format('%.0f', math.max(tonumber(state[1] or '0') + 1, now_ms()))
+  local seq = '0'
+  if args[5] ~= '' then
+    seq = state[2] or args[5]
+  end
+  introduce(prefix, driver, vehicle, args[7], trip, tenant)
+  redis.call('HSET', driver_key, 'session', session, 'seq', seq)
+  redis.call('EXPIRE', driver_key, DAY_SECONDS)
+  if trip ~= '' then
+    ensure_trip(prefix .. 'trip:' .. trip, args[6], driver)
+  end
+  return grant_of(prefix, session, seq, state[3], state[4], trip)
+end
+
+-- args: driver, vehicle, trip or '', tenant, new_epoch, class or ''
 -- Makes sure that a driver who reports without a stream is known; an open session stays as it is.
 -- Returns as open_session.
 local function join_session(keys, args)
   local prefix = prefix_of(keys)
-  local driver, trip = args[2], args[4]
+  local driver, trip = args[1], args[3]
   local driver_key = prefix .. 'driver:' .. driver
-  local state = redis.call('HMGET', driver_key, 'session', 'seq', 'capture')
+  local state = redis.call('HMGET', driver_key, 'session', 'seq', 'capture', 'payload')
+  local session = state[1] or string.format('%.0f', now_ms())
   if not state[1] then
-    redis.call('HSET', driver_key, 'session', args[1], 'seq', '0')
+    redis.call('HSET', driver_key, 'session', session, 'seq', '0')
   end
   -- A report without a trip says nothing of the trip that an open stream drives.
   if trip ~= '' or not state[1] then
-    redis.call('HSET', driver_key, 'vehicle', args[3], 'trip', trip, 'tenant', args[5])
+    introduce(prefix, driver, args[2], args[6], trip, args[4])
   end
   redis.call('EXPIRE', driver_key, DAY_SECONDS)
-  local status = ''
   if trip ~= '' then
-    ensure_trip(prefix .. 'trip:' .. trip, args[6], driver)
-    status = redis.call('HGET', prefix .. 'trip:' .. trip, 'status') or ''
+    ensure_trip(prefix .. 'trip:' .. trip, args[5], driver)
   end
-  local live = redis.call('GET', prefix .. 'live:' .. driver) or ''
-  return {state[1] or args[1], state[2] or '0', state[3] or '0', live, status}
+  return grant_of(prefix, session, state[2] or '0', state[3], state[4], trip)
 end
 
-local function write_event(prefix, trip, status, kind, payload, now)
+local function write_event(prefix, trip, payload)
   local trip_key = prefix .. 'trip:' .. trip
-  if kind == 's' then
-    redis.call('HSET', trip_key, 'status', status, 'statuspb', payload)
-  elseif kind == 'b' then
-    redis.call('HSET', trip_key, 'boardingpb', payload)
-  end
   local epoch = redis.call('HGET', trip_key, 'epoch')
   local version = redis.call('HINCRBY', trip_key, 'version', 1)
   local update = with_token(epoch, version, payload)
@@ -102,12 +159,29 @@ local function write_event(prefix, trip, status, kind, payload, now)
   return update
 end
 
+-- Writes a status or boarding. The detail of a status is the status, and for an emergency a space and the length of the alert
+-- with which the payload begins: followers of alerts are told in the same step.
+local function write_report(prefix, trip, tenant, kind, detail, payload)
+  local trip_key = prefix .. 'trip:' .. trip
+  if kind == 'b' then
+    redis.call('HSET', trip_key, 'boardingpb', payload)
+    return write_event(prefix, trip, payload)
+  end
+  local status, alert_bytes = string.match(detail, '^(%u+) ?(%d*)$')
+  if alert_bytes ~= '' then
+    push(prefix, 'a' .. tenant .. string.sub(payload, 1, tonumber(alert_bytes)))
+    payload = string.sub(payload, tonumber(alert_bytes) + 1)
+  end
+  redis.call('HSET', trip_key, 'status', status, 'statuspb', payload)
+  return write_event(prefix, trip, payload)
+end
+
 -- Decides one update and writes it. Returns its verdict, and the update for followers or nil:
 --   A accepted, D taken before, O not newer than the driver's last, S superseded by a newer session,
 --   M state is missing (open the session again), N the trip is over, R another driver has the trip now.
-local function apply_one(prefix, now, live_ms, driver, session, seq, capture, kind, trip, status, payload)
+local function apply_one(prefix, now, driver, session, seq, capture, kind, trip, detail, payload)
   local driver_key = prefix .. 'driver:' .. driver
-  local state = redis.call('HMGET', driver_key, 'session', 'seq', 'capture')
+  local state = redis.call('HMGET', driver_key, 'session', 'seq', 'capture', 'tenant', 'trip', 'class')
   if not state[1] then return 'M' end
   if session ~= '' then
     if state[1] ~= session then return 'S' end
@@ -128,28 +202,36 @@ local function apply_one(prefix, now, live_ms, driver, session, seq, capture, ki
   end
   if kind ~= 'p' then
     redis.call('HSET', driver_key, 'seq', seq)
-    return 'A', write_event(prefix, trip, status, kind, payload, now)
+    return 'A', write_report(prefix, trip, state[4], kind, detail, payload)
   end
   if tonumber(capture) <= tonumber(state[3] or '0') then
     redis.call('HSET', driver_key, 'seq', seq)
     return 'O'
   end
-  redis.call('HSET', driver_key, 'seq', seq, 'capture', capture, 'received', now)
-  redis.call('SET', prefix .. 'live:' .. driver, payload, 'PX', live_ms)
-  redis.call('ZADD', prefix .. 'presence', now, driver)
-  if not epoch then return 'A' end
-  local version = redis.call('HINCRBY', prefix .. 'trip:' .. trip, 'version', 1)
-  return 'A', with_token(epoch, version, payload)
+  redis.call('HSET', driver_key, 'seq', seq, 'capture', capture, 'received', now, 'payload', payload)
+  heard_of(prefix, state[4], driver, now)
+  if epoch then
+    return 'A', with_token(epoch, redis.call('HINCRBY', prefix .. 'trip:' .. trip, 'version', 1), payload)
+  end
+  if state[5] == '' then
+    local longitude, latitude = string.match(detail, '^(%S+) (%S+)$')
+    -- Web Mercator's limit, as Valkey's; nobody drives beyond it.
+    if longitude and math.abs(tonumber(latitude)) < 85.05 then
+      redis.call('GEOADD', prefix .. 'nearby:' .. state[4] .. ':' .. state[6], longitude, latitude, driver)
+    end
+  end
+  return 'A'
 end
 
--- args: now_ms, live_ms, updates_kept, then per update: driver, session or '', seq, capture_ms, kind (p, s, b),
--- trip or '', status, payload. Returns one letter per update, see apply_one.
+-- args: updates_kept, then per update: driver, session or '', seq, capture_ms, kind (p, s, b), trip or '',
+-- detail (of a status, see write_report; of a position without a trip its longitude and latitude), payload.
+-- Returns one letter per update, see apply_one.
 local function apply(keys, args)
   local prefix = prefix_of(keys)
-  local now, live_ms = args[1], args[2]
+  local now = now_ms()
   local verdicts, fields = {}, {}
-  for i = 4, #args, 8 do
-    local verdict, update = apply_one(prefix, now, live_ms, args[i], args[i + 1], args[i + 2],
+  for i = 2, #args, 8 do
+    local verdict, update = apply_one(prefix, now, args[i], args[i + 1], args[i + 2],
       args[i + 3], args[i + 4], args[i + 5], args[i + 6], args[i + 7])
     verdicts[#verdicts + 1] = verdict
     if update then
@@ -158,12 +240,56 @@ local function apply(keys, args)
     end
   end
   if #fields > 0 then
-    redis.call('XADD', keys[1], 'MAXLEN', '~', args[3], '*', unpack(fields))
+    redis.call('XADD', keys[1], 'MAXLEN', '~', args[1], '*', unpack(fields))
   end
   return table.concat(verdicts)
 end
 
--- args: trip, new_epoch, driver, then status, statuspb, boardingpb of another bucket or ''.
+-- args: trip or '', driver, version of the state that was read, new state, then kind and payload of what followers are
+-- told: g stop progress and e ETA (of a trip), a alert (of the tenant). What one process knows of stops and geofences
+-- is written only if no other process wrote since. Returns {} or, when one did, {version, state}.
+local function watch(keys, args)
+  local prefix = prefix_of(keys)
+  local trip, driver = args[1], args[2]
+  local key, field = prefix .. 'driver:' .. driver, 'fences'
+  if trip ~= '' then key, field = prefix .. 'trip:' .. trip, 'watch' end
+  local kept = redis.call('HMGET', key, field .. 'v', field)
+  if (kept[1] or '0') ~= args[3] then return {kept[1] or '0', kept[2] or ''} end
+  local tenant = redis.call('HGET', prefix .. 'driver:' .. driver, 'tenant')
+  if not tenant or redis.call('EXISTS', key) == 0 then return {'0', ''} end
+  redis.call('HSET', key, field, args[4], field .. 'v', args[3] + 1)
+  local fields = {}
+  for i = 5, #args, 2 do
+    local kind, payload = args[i], args[i + 1]
+    if kind == 'a' then
+      push(prefix, 'a' .. tenant .. payload)
+    elseif trip ~= '' then
+      fields[#fields + 1] = kind .. trip
+      if kind == 'e' then
+        redis.call('HSET', key, 'etapb', payload)
+        fields[#fields + 1] = with_token(redis.call('HGET', key, 'epoch'),
+          redis.call('HINCRBY', key, 'version', 1), payload)
+      else
+        fields[#fields + 1] = write_event(prefix, trip, payload)
+      end
+    end
+  end
+  if #fields > 0 then
+    redis.call('XADD', keys[1], 'MAXLEN', '~', 4000, '*', unpack(fields))
+  end
+  return {}
+end
+
+-- args: trip or '', driver. Returns {version, state} as watch keeps them.
+local function watched(keys, args)
+  local prefix = prefix_of(keys)
+  local key, field = prefix .. 'driver:' .. args[2], 'fences'
+  if args[1] ~= '' then key, field = prefix .. 'trip:' .. args[1], 'watch' end
+  local kept = redis.call('HMGET', key, field .. 'v', field)
+  return {kept[1] or '0', kept[2] or ''}
+end
+
+-- args: trip, new_epoch, driver, then status, statuspb, boardingpb, watch, watchv of another bucket or ''.
 -- Makes the trip's state where it is missing, and names its driver.
 local function track(keys, args)
   local trip_key = prefix_of(keys) .. 'trip:' .. args[1]
@@ -174,6 +300,9 @@ local function track(keys, args)
   end
   if is_new and args[6] ~= '' then
     redis.call('HSET', trip_key, 'boardingpb', args[6])
+  end
+  if is_new and args[7] ~= '' then
+    redis.call('HSET', trip_key, 'watch', args[7], 'watchv', args[8])
   end
   return epoch
 end
@@ -194,55 +323,46 @@ local function untrack(keys, args)
   return 'OK'
 end
 
--- args: driver. Returns {capture_ms, received_ms, vehicle, trip, tenant, live position or '', capture}.
-local function driver_state(keys, args)
-  local prefix = prefix_of(keys)
-  local state = redis.call('HMGET', prefix .. 'driver:' .. args[1],
-    'capture', 'received', 'vehicle', 'trip', 'tenant')
-  for i = 1, 5 do
-    state[i] = state[i] or ''
-  end
-  state[6] = redis.call('GET', prefix .. 'live:' .. args[1]) or ''
-  return state
-end
-
--- args: trip, driver, events wanted (1 or 0).
--- Returns {epoch, version, status, statuspb, boardingpb, tracked, live position of the trip or '', {events}}.
-local function snapshot(keys, args)
-  local prefix = prefix_of(keys)
-  local state = redis.call('HMGET', prefix .. 'trip:' .. args[1],
-    'epoch', 'version', 'status', 'statuspb', 'boardingpb', 'tracked')
-  for i = 1, 6 do
-    state[i] = state[i] or ''
-  end
-  state[7] = ''
-  if redis.call('HGET', prefix .. 'driver:' .. args[2], 'trip') == args[1] then
-    state[7] = redis.call('GET', prefix .. 'live:' .. args[2]) or ''
-  end
-  state[8] = {}
-  if args[3] == '1' then
-    state[8] = redis.call('LRANGE', prefix .. 'events:' .. args[1], 0, -1)
-  end
-  return state
-end
-
--- args: now_ms, driver, online (1 or 0). Returns OK.
+-- args: driver, online (1 or 0), tenant, vehicle, class or ''. Returns OK.
 local function set_presence(keys, args)
   local prefix = prefix_of(keys)
-  if args[3] == '1' then
-    redis.call('ZADD', prefix .. 'presence', args[1], args[2])
-  else
-    redis.call('ZREM', prefix .. 'presence', args[2])
-    redis.call('DEL', prefix .. 'live:' .. args[2])
+  local driver, tenant = args[1], args[3]
+  local driver_key = prefix .. 'driver:' .. driver
+  if args[2] == '0' then
+    gone(prefix, tenant, driver, '!', now_ms())
+    redis.call('HDEL', driver_key, 'payload')
+    return 'OK'
   end
+  if redis.call('HGET', driver_key, 'tenant') ~= tenant then
+    introduce(prefix, driver, args[4], args[5], '', tenant)
+  else
+    local trip = redis.call('HGET', driver_key, 'trip') or ''
+    local vehicle = trip ~= '' and redis.call('HGET', driver_key, 'vehicle') or args[4]
+    introduce(prefix, driver, vehicle, args[5], trip, tenant)
+  end
+  redis.call('EXPIRE', driver_key, DAY_SECONDS)
+  heard_of(prefix, tenant, driver, now_ms())
   return 'OK'
 end
 
--- args: oldest_ms. Returns how many drivers are online; forgets those that were not heard of since.
-local function count_online(keys, args)
-  local key = prefix_of(keys) .. 'presence'
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. args[1])
-  return redis.call('ZCARD', key)
+-- args: live_ms, most. Lets drivers go who were silent for longer. Returns {how many, how many are online}.
+local function sweep(keys, args)
+  local prefix = prefix_of(keys)
+  local oldest = now_ms() - args[1]
+  local swept, online = 0, 0
+  for _, tenant in ipairs(redis.call('SMEMBERS', prefix .. 'tenants')) do
+    local key = prefix .. 'presence:' .. tenant
+    local silent = redis.call('ZRANGEBYSCORE', key, '-inf', string.format('(%.0f', oldest),
+      'WITHSCORES', 'LIMIT', 0, args[2])
+    for i = 1, #silent, 2 do
+      gone(prefix, tenant, silent[i], '-', tonumber(silent[i + 1]))
+      swept = swept + 1
+    end
+    local left = redis.call('ZCARD', key)
+    online = online + left
+    if left == 0 then redis.call('SREM', prefix .. 'tenants', tenant) end
+  end
+  return {swept, online}
 end
 
 -- args: trip id, now_ms, until_ms, most. Returns 1, or 0 when the user follows too many.
@@ -261,11 +381,11 @@ end
 redis.register_function('loc_open_session', open_session)
 redis.register_function('loc_join_session', join_session)
 redis.register_function('loc_apply', apply)
+redis.register_function('loc_watch', watch)
+redis.register_function('loc_watched', watched)
 redis.register_function('loc_track', track)
 redis.register_function('loc_move_away', move_away)
 redis.register_function('loc_untrack', untrack)
-redis.register_function('loc_driver_state', driver_state)
-redis.register_function('loc_snapshot', snapshot)
 redis.register_function('loc_set_presence', set_presence)
-redis.register_function('loc_count_online', count_online)
+redis.register_function('loc_sweep', sweep)
 redis.register_function('loc_follow', follow)

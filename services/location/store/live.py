@@ -1,47 +1,31 @@
 """Keeps live state in Valkey, by the functions of functions.lua. Implements ports.LiveStore."""
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from services.location.domain.trips import TrackedTrip
-from services.location.ports import (
+from services.location.ports.live import (
     TICKS_READ_MOST,
     DriverState,
+    Publisher,
     SessionGrant,
     Tick,
     TripState,
     Update,
+    WatchState,
 )
 from services.location.store import keys
+from services.location.store.functions import ValkeyFunctions, valkey_answers
 from services.shared.clock import Clock
-from services.shared.errors import DependencyUnavailableError, RequestIdReusedError
-from services.shared.valkey import VALKEY_AWAY, Valkey
+from services.shared.errors import RequestIdReusedError
+from services.shared.valkey import Valkey
 
-FUNCTIONS = (Path(__file__).parent / "functions.lua").read_text()
 _TRIP_SECONDS = 48 * 3600
 _DAY_SECONDS = 24 * 3600
 _FOLLOW_SECONDS = 600
-# What a server answers that lives and cannot take writes for now: full, or not done starting.
-_CANNOT_NOW = ("OOM", "MISCONF", "LOADING", "BUSY", "NOREPLICAS", "MASTERDOWN")
 READ_BLOCK_MILLISECONDS = 1_000
-
-
-@asynccontextmanager
-async def _valkey_answers() -> AsyncIterator[None]:
-    try:
-        yield
-    except VALKEY_AWAY as error:
-        raise DependencyUnavailableError("valkey") from error
-    except ResponseError as error:
-        if any(word in str(error) for word in _CANNOT_NOW):
-            raise DependencyUnavailableError("valkey") from error
-        raise
 
 
 class ValkeyLiveStore:
@@ -65,17 +49,12 @@ class ValkeyLiveStore:
         self._live_milliseconds = live_seconds * 1000
         self._updates_kept = updates_kept
         self._clock = clock
-        self._loaded = False
+        self._functions = ValkeyFunctions(client)
 
     async def ping(self) -> None:
-        """Ask for an answer.
-
-        The first one loads the functions, replacing those of older versions.
-        """
-        async with _valkey_answers():
-            if not self._loaded:
-                await self._client.function_load(FUNCTIONS, replace=True)
-                self._loaded = True
+        """Ask for an answer. The first one loads the functions."""
+        await self._functions.load_once()
+        async with valkey_answers():
             await self._client.ping()
 
     def bucket_of(self, driver_id: str) -> int:
@@ -90,46 +69,64 @@ class ValkeyLiveStore:
         vehicle_id: str,
         trip_id: str,
         resume_seq: int | None,
+        vehicle_class: int = 0,
     ) -> SessionGrant:
         """Begin a session that fences off older ones of the same driver."""
         resume = "" if resume_seq is None else str(resume_seq)
         answer = await self._call(
             "loc_open_session",
             self.bucket_of(driver_id),
-            (self._now(), driver_id, vehicle_id, trip_id, tenant_id, resume, _new_epoch()),
+            (
+                driver_id,
+                vehicle_id,
+                trip_id,
+                tenant_id,
+                resume,
+                _new_epoch(),
+                vehicle_class or "",
+            ),
         )
         await self._point_vehicle(tenant_id, vehicle_id, driver_id)
         return _grant_of(answer)
 
     async def join_session(
-        self, *, driver_id: str, tenant_id: str, vehicle_id: str, trip_id: str
+        self,
+        *,
+        driver_id: str,
+        tenant_id: str,
+        vehicle_id: str,
+        trip_id: str,
+        vehicle_class: int = 0,
     ) -> SessionGrant:
         """Return what is known of a driver who reports without a stream; fences nobody off."""
         answer = await self._call(
             "loc_join_session",
             self.bucket_of(driver_id),
-            (self._now(), driver_id, vehicle_id, trip_id, tenant_id, _new_epoch()),
+            (driver_id, vehicle_id, trip_id, tenant_id, _new_epoch(), vehicle_class or ""),
         )
         await self._point_vehicle(tenant_id, vehicle_id, driver_id)
         return _grant_of(answer)
 
     async def apply(self, bucket: int, updates: Sequence[Update]) -> str:
         """Decide and write `updates` in one atomic step; return a verdict for each."""
-        arguments: list[str | int | bytes] = [
-            self._now(),
-            self._live_milliseconds,
-            self._updates_kept,
-        ]
+        arguments: list[str | int | bytes] = [self._updates_kept]
         for update in updates:
+            fix = update.fix
+            detail, payload = update.status, update.payload
+            if update.alert_payload:
+                detail = f"{detail} {len(update.alert_payload)}"
+                payload = update.alert_payload + payload
+            elif fix is not None and not update.trip_id:
+                detail = f"{fix.longitude} {fix.latitude}"
             arguments += (
-                update.driver_id,
+                update.publisher.driver_id,
                 update.session,
                 update.seq,
-                update.capture_milliseconds,
+                0 if fix is None else fix.capture_milliseconds,
                 update.kind,
                 update.trip_id,
-                update.status,
-                update.payload,
+                detail,
+                payload,
             )
         verdicts: bytes = await self._call("loc_apply", bucket, arguments)
         return verdicts.decode()
@@ -139,9 +136,10 @@ class ValkeyLiveStore:
         before = await self.tracked_trip(trip.trip_id)
         bucket = self.bucket_of(trip.driver_id)
         moves = before is not None and self.bucket_of(before.driver_id) != bucket
-        told: Sequence[bytes] = (b"", b"", b"")
+        told: Sequence[bytes] = (b"",) * 5
         if before is not None and moves:
-            told = (await self._snapshot(before, with_events=False))[2:5]
+            state = await self._snapshot(before, with_events=False)
+            told = (*state[2:5], *state[9:11])
         await self._call("loc_track", bucket, (trip.trip_id, _new_epoch(), trip.driver_id, *told))
         await self._write_record(trip)
         if before is not None and moves:
@@ -149,7 +147,7 @@ class ValkeyLiveStore:
             await self._call("loc_move_away", self.bucket_of(before.driver_id), (trip.trip_id,))
 
     async def _write_record(self, trip: TrackedTrip) -> None:
-        async with _valkey_answers():
+        async with valkey_answers():
             pipeline = self._client.pipeline(transaction=False)
             key, followers = keys.trip_key(trip.trip_id), keys.followers_key(trip.trip_id)
             pipeline.delete(followers)
@@ -176,7 +174,7 @@ class ValkeyLiveStore:
 
     async def tracked_trip(self, trip_id: str) -> TrackedTrip | None:
         """Return the trip, without its stops and followers, or None when it is not known here."""
-        async with _valkey_answers():
+        async with valkey_answers():
             record = await self._client.hmget(
                 keys.trip_key(trip_id), ["tenant", "driver", "vehicle", "expected", "stopped"]
             )
@@ -194,7 +192,7 @@ class ValkeyLiveStore:
 
     async def is_follower(self, trip_id: str, user_id: str) -> bool:
         """Say whether the user is among the trip's followers or conductors."""
-        async with _valkey_answers():
+        async with valkey_answers():
             return bool(await self._client.sismember(keys.followers_key(trip_id), user_id))
 
     async def snapshot(self, trip: TrackedTrip, *, with_events: bool) -> TripState:
@@ -208,23 +206,26 @@ class ValkeyLiveStore:
             tracked=state[5] != b"0",
             position_payload=state[6],
             events=state[7],
+            eta_payload=state[8],
         )
 
     async def _snapshot(self, trip: TrackedTrip, *, with_events: bool) -> Any:
         return await self._call(
             "loc_snapshot",
             self.bucket_of(trip.driver_id),
-            (trip.trip_id, trip.driver_id, "1" if with_events else "0"),
+            (trip.trip_id, trip.driver_id, "1" if with_events else "0", self._live_milliseconds),
         )
 
     async def vehicle_state(self, tenant_id: str, vehicle_id: str) -> DriverState | None:
         """Return the newest that is known of a vehicle's driver, or None."""
-        async with _valkey_answers():
+        async with valkey_answers():
             driver_id = await self._client.get(keys.vehicle_key(tenant_id, vehicle_id))
         if driver_id is None:
             return None
         capture, received, vehicle, trip, tenant, live = await self._call(
-            "loc_driver_state", self.bucket_of(driver_id.decode()), (driver_id,)
+            "loc_driver_state",
+            self.bucket_of(driver_id.decode()),
+            (driver_id, self._live_milliseconds),
         )
         if vehicle.decode() != vehicle_id or tenant.decode() != tenant_id:
             return None
@@ -237,26 +238,46 @@ class ValkeyLiveStore:
             position_payload=live,
         )
 
+    async def watch(
+        self,
+        publisher: Publisher,
+        trip_id: str,
+        *,
+        known: WatchState,
+        state: bytes,
+        told: Sequence[tuple[str, bytes]],
+    ) -> WatchState | None:
+        """Keep what is known of a trip's stops, or without a trip of a driver's geofences."""
+        arguments: list[str | int | bytes] = [trip_id, publisher.driver_id, known.version, state]
+        for kind, payload in told:
+            arguments += (kind, payload)
+        newer = await self._call("loc_watch", self.bucket_of(publisher.driver_id), arguments)
+        return WatchState(version=int(newer[0]), state=newer[1]) if newer else None
+
+    async def watched(self, publisher: Publisher, trip_id: str) -> WatchState:
+        """Return what `watch` kept."""
+        version, state = await self._call(
+            "loc_watched", self.bucket_of(publisher.driver_id), (trip_id, publisher.driver_id)
+        )
+        return WatchState(version=int(version), state=state)
+
     async def set_presence(
-        self, *, driver_id: str, tenant_id: str, vehicle_id: str, online: bool
+        self,
+        *,
+        driver_id: str,
+        tenant_id: str,
+        vehicle_id: str,
+        online: bool,
+        vehicle_class: int = 0,
     ) -> None:
         """Set whether the driver is online; offline forgets the live position too."""
         await self._call(
             "loc_set_presence",
             self.bucket_of(driver_id),
-            (self._now(), driver_id, "1" if online else "0"),
+            (driver_id, "1" if online else "0", tenant_id, vehicle_id, vehicle_class or ""),
         )
         if online:
             await self._point_vehicle(tenant_id, vehicle_id, driver_id)
-
-    async def count_online(self) -> int:
-        """Return how many drivers were heard of within the lifetime of presence."""
-        oldest = self._now() - self._live_milliseconds
-        counts = [
-            await self._call("loc_count_online", bucket, (oldest,))
-            for bucket in range(self._bucket_count)
-        ]
-        return sum(counts)
 
     async def follow(self, user_id: str, trip_id: str, *, trips_max: int) -> bool:
         """Count one more followed trip of a user; say False when it is one too many.
@@ -266,16 +287,17 @@ class ValkeyLiveStore:
         now = self._now()
         key = keys.follows_key(user_id)
         until = now + _FOLLOW_SECONDS * 1000
-        return bool(await self._call_key("loc_follow", key, (trip_id, now, until, trips_max)))
+        answer = await self._functions.call("loc_follow", key, (trip_id, now, until, trips_max))
+        return bool(answer)
 
     async def unfollow(self, user_id: str, trip_id: str) -> None:
         """Count the trip no more."""
-        async with _valkey_answers():
+        async with valkey_answers():
             await self._client.zrem(keys.follows_key(user_id), trip_id)
 
     async def replay_answer(self, request_id: str, body_hash: bytes) -> bytes | None:
         """Return the answer that a request got before, or None. Raises RequestIdReusedError."""
-        async with _valkey_answers():
+        async with valkey_answers():
             kept: bytes | None = await self._client.get(keys.request_key(request_id))
         if kept is None:
             return None
@@ -286,20 +308,20 @@ class ValkeyLiveStore:
 
     async def keep_answer(self, request_id: str, body_hash: bytes, answer: bytes) -> None:
         """Keep the answer of a request for a day."""
-        async with _valkey_answers():
+        async with valkey_answers():
             await self._client.set(
                 keys.request_key(request_id), body_hash + answer, ex=_DAY_SECONDS, nx=True
             )
 
     async def last_tick_id(self, bucket: int) -> bytes:
         """Return the id of the bucket's last tick, 0-0 when there was none."""
-        async with _valkey_answers():
+        async with valkey_answers():
             newest = await self._client.xrevrange(keys.updates_key(bucket), count=1)
         return newest[0][0] if newest else b"0-0"
 
     async def first_tick_id(self, bucket: int) -> bytes:
         """Return the id of the oldest tick that is kept, 0-0 when there is none."""
-        async with _valkey_answers():
+        async with valkey_answers():
             oldest = await self._client.xrange(keys.updates_key(bucket), count=1)
         return oldest[0][0] if oldest else b"0-0"
 
@@ -308,7 +330,7 @@ class ValkeyLiveStore:
 
         Empty when there were none.
         """
-        async with _valkey_answers():
+        async with valkey_answers():
             answer = await self._reader.xread(
                 {keys.updates_key(bucket): after},
                 count=TICKS_READ_MOST,
@@ -321,7 +343,7 @@ class ValkeyLiveStore:
         return [Tick(stream_id=entry[0], fields=entry[1]) for entry in entries]
 
     async def _point_vehicle(self, tenant_id: str, vehicle_id: str, driver_id: str) -> None:
-        async with _valkey_answers():
+        async with valkey_answers():
             await self._client.set(
                 keys.vehicle_key(tenant_id, vehicle_id), driver_id, ex=_DAY_SECONDS
             )
@@ -329,20 +351,7 @@ class ValkeyLiveStore:
     async def _call(
         self, function: str, bucket: int, arguments: Sequence[str | int | bytes]
     ) -> Any:
-        return await self._call_key(function, keys.updates_key(bucket), arguments)
-
-    async def _call_key(
-        self, function: str, key: str, arguments: Sequence[str | int | bytes]
-    ) -> Any:
-        async with _valkey_answers():
-            try:
-                return await self._client.fcall(function, 1, key, *arguments)
-            except ResponseError as error:
-                if "function not found" not in str(error).lower():
-                    raise
-            # A server that came back empty, or is new to the cluster.
-            await self._client.function_load(FUNCTIONS, replace=True)
-            return await self._client.fcall(function, 1, key, *arguments)
+        return await self._functions.call(function, keys.updates_key(bucket), arguments)
 
     def _now(self) -> int:
         return int(self._clock.now().timestamp() * 1000)

@@ -1,9 +1,10 @@
-"""Holds what operations need from outside: live state, durable trips."""
+"""Holds what operations need of the store of live state."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.location.domain.positions import Fix
 from services.location.domain.trips import TrackedTrip
 
 
@@ -18,21 +19,36 @@ class SessionGrant:
     trip_status: str
 
 
+@dataclass(slots=True, kw_only=True)
+class Publisher:
+    """Is who sends updates: a driver with a vehicle. One object per session.
+
+    `vehicle_class` is a number of the contract's VehicleClass, 0 when unknown.
+    """
+
+    driver_id: str
+    tenant_id: str
+    vehicle_id: str
+    vehicle_class: int = 0
+
+
 @dataclass(slots=True)
 class Update:
     """Is one message of a driver on its way to the store.
 
-    `payload` is a TripUpdate without its token.
+    `payload` is a TripUpdate without its token. `status` and `alert_payload` (an Alert for the
+    tenant's staff, told in the same step) belong to status reports, `fix` to positions.
     """
 
-    driver_id: str
+    publisher: Publisher
     session: str
     seq: int
-    capture_milliseconds: int
     kind: str
     trip_id: str
-    status: str
     payload: bytes
+    fix: Fix | None = None
+    status: str = ""
+    alert_payload: bytes = b""
 
 
 TICKS_READ_MOST = 200
@@ -40,6 +56,12 @@ TICKS_READ_MOST = 200
 
 POSITION, STATUS, BOARDING = "p", "s", "b"
 """Are the kinds of updates."""
+
+STOP_PROGRESS, ETA = "g", "e"
+"""Are the kinds of ticks that `watch` writes. ETAs may be conflated."""
+
+ALERT = "a"
+"""Is the kind of what `watch` writes for the followers of alerts."""
 
 TRIP_ENDED, TRIP_MOVED = "x", "r"
 """Are the kinds of ticks that the store writes by itself."""
@@ -67,6 +89,15 @@ class TripState:
     tracked: bool
     position_payload: bytes
     events: Sequence[bytes]
+    eta_payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchState:
+    """Is what a process wrote last of a trip's stops, or of a driver's geofences."""
+
+    version: int
+    state: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +138,19 @@ class LiveStore(Protocol):
         vehicle_id: str,
         trip_id: str,
         resume_seq: int | None,
+        vehicle_class: int = 0,
     ) -> SessionGrant:
         """Begin a session that fences off older ones of the same driver."""
         ...
 
     async def join_session(
-        self, *, driver_id: str, tenant_id: str, vehicle_id: str, trip_id: str
+        self,
+        *,
+        driver_id: str,
+        tenant_id: str,
+        vehicle_id: str,
+        trip_id: str,
+        vehicle_class: int = 0,
     ) -> SessionGrant:
         """Return what is known of a driver who reports without a stream; fences nobody off."""
         ...
@@ -145,8 +183,34 @@ class LiveStore(Protocol):
         """Return the newest that is known of a vehicle's driver, or None."""
         ...
 
+    async def watch(
+        self,
+        publisher: Publisher,
+        trip_id: str,
+        *,
+        known: WatchState,
+        state: bytes,
+        told: Sequence[tuple[str, bytes]],
+    ) -> WatchState | None:
+        """Keep what is known of a trip's stops, or without a trip of a driver's geofences.
+
+        `told` (kind and payload) reaches followers in the same step. Returns None, or what another
+        process wrote since `known`: then nothing was written.
+        """
+        ...
+
+    async def watched(self, publisher: Publisher, trip_id: str) -> WatchState:
+        """Return what `watch` kept."""
+        ...
+
     async def set_presence(
-        self, *, driver_id: str, tenant_id: str, vehicle_id: str, online: bool
+        self,
+        *,
+        driver_id: str,
+        tenant_id: str,
+        vehicle_id: str,
+        online: bool,
+        vehicle_class: int = 0,
     ) -> None:
         """Set whether the driver is online."""
         ...
@@ -180,25 +244,4 @@ class LiveStore(Protocol):
 
     async def first_tick_id(self, bucket: int) -> bytes:
         """Return the id of the oldest tick that is kept."""
-        ...
-
-
-class TripStore(Protocol):
-    """Keeps trips for good. Every method raises DependencyUnavailableError when it is away."""
-
-    async def start(self, trip: TrackedTrip, *, request_id: str, body_hash: bytes) -> TrackedTrip:
-        """Keep `trip`, or replace what is kept of it.
-
-        Raises RequestIdReusedError, TripNotTrackedError, TripOfAnotherTenantError.
-        """
-        ...
-
-    async def stop(
-        self, trip_id: str, *, tenant_id: str, request_id: str, body_hash: bytes
-    ) -> TrackedTrip | None:
-        """Mark the trip as stopped and return it, or None when the tenant has no such trip."""
-        ...
-
-    async def get(self, trip_id: str, *, tenant_id: str) -> TrackedTrip | None:
-        """Return the tenant's trip with its followers and stops, or None."""
         ...

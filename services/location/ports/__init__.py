@@ -1,0 +1,1 @@
+"""Holds what operations need from outside, one file per store."""
