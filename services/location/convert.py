@@ -1,16 +1,18 @@
 """Converts between protos and domain. Pure."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.type import date_pb2
 
 from services.location.domain.positions import Fix
 from services.location.domain.trips import TrackedTrip, TripStatus, TripStop
 from services.location.operations.driver_session import Ack, Drain, Heartbeat, Reply, Throttle
 from services.location.operations.follower import Drained
 from services.location.ports.live import TripState
+from services.shared.errors import FieldViolation, RequestInvalidError
 from services.shared.rpc.timestamps import timestamp_of
 from wayfare.location.v1 import driver_stream_pb2, position_pb2, trip_pb2, trip_update_pb2
 
@@ -165,12 +167,31 @@ def trip_from_proto(trip: trip_pb2.TrackedTrip) -> TrackedTrip:
         conductor_ids=frozenset(trip.conductor_ids),
         stops=tuple(_stop_from_proto(stop) for stop in trip.stops),
         expected_count=trip.expected_count,
+        timetable_trip_id=trip.timetable_trip_id,
+        service_date=_date_of(trip),
+        capacity_count=trip.capacity_count,
     )
+
+
+def _date_of(trip: trip_pb2.TrackedTrip) -> date | None:
+    if not trip.HasField("service_date"):
+        return None
+    try:
+        return date(trip.service_date.year, trip.service_date.month, trip.service_date.day)
+    except ValueError:
+        raise RequestInvalidError(
+            "trip.service_date: must be a day of the calendar",
+            fields=[
+                FieldViolation(
+                    field="trip.service_date", description="must be a day of the calendar", rule=""
+                )
+            ],
+        ) from None
 
 
 def trip_to_proto(trip: TrackedTrip) -> trip_pb2.TrackedTrip:
     """Return the trip for services."""
-    return trip_pb2.TrackedTrip(
+    message = trip_pb2.TrackedTrip(
         trip_id=trip.trip_id,
         tenant_id=trip.tenant_id,
         driver_id=trip.driver_id,
@@ -181,7 +202,13 @@ def trip_to_proto(trip: TrackedTrip) -> trip_pb2.TrackedTrip:
         expected_count=trip.expected_count,
         start_time=timestamp_of(trip.start_time),
         stop_time=timestamp_of(trip.stop_time),
+        timetable_trip_id=trip.timetable_trip_id,
+        capacity_count=trip.capacity_count,
     )
+    if trip.service_date is not None:
+        day = trip.service_date
+        message.service_date.CopyFrom(date_pb2.Date(year=day.year, month=day.month, day=day.day))
+    return message
 
 
 def body_hash_bytes(message: Message) -> bytes:

@@ -1,5 +1,7 @@
 """Holds the errors of LocationService. Each reason is documented in its proto's ErrorReason."""
 
+from datetime import date
+
 from services.shared.errors import DomainError, Kind
 
 
@@ -99,6 +101,23 @@ class SessionSupersededError(DomainError):
         """Name the session that ended."""
         super().__init__(
             "a newer stream of this driver took over", metadata={"session_id": session_id}
+        )
+
+
+class TimetableTripUnknownError(DomainError):
+    """Says that no imported timetable has the trip on the day."""
+
+    kind = Kind.PRECONDITION
+    reason = "TIMETABLE_TRIP_UNKNOWN"
+
+    def __init__(self, timetable_trip_id: str, service_date: date) -> None:
+        """Name the trip and the day."""
+        super().__init__(
+            "no imported timetable has this trip on this day; import the feed first",
+            metadata={
+                "timetable_trip_id": timetable_trip_id,
+                "service_date": service_date.isoformat(),
+            },
         )
 
 

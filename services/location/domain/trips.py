@@ -1,7 +1,7 @@
 """Holds what a trip and its status are, and who may follow it. Pure."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 
@@ -62,6 +62,9 @@ class TrackedTrip:
     expected_count: int = 0
     start_time: datetime | None = None
     stop_time: datetime | None = None
+    timetable_trip_id: str = ""
+    service_date: date | None = None
+    capacity_count: int = 0
 
     @property
     def stopped(self) -> bool:

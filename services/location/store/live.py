@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from services.location.domain.trips import TrackedTrip
@@ -22,6 +22,16 @@ from services.shared.clock import Clock
 from services.shared.errors import RequestIdReusedError
 from services.shared.valkey import Valkey
 
+_RECORD_FIELDS = [
+    "tenant",
+    "driver",
+    "vehicle",
+    "expected",
+    "stopped",
+    "timetable",
+    "date",
+    "capacity",
+]
 _TRIP_SECONDS = 48 * 3600
 _DAY_SECONDS = 24 * 3600
 _FOLLOW_SECONDS = 600
@@ -161,6 +171,9 @@ class ValkeyLiveStore:
                 "vehicle": trip.vehicle_id,
                 "expected": trip.expected_count,
                 "stopped": int(trip.stop_time.timestamp()) if trip.stop_time else 0,
+                "timetable": trip.timetable_trip_id,
+                "date": trip.service_date.isoformat() if trip.service_date else "",
+                "capacity": trip.capacity_count,
             }
             # The record last: who finds it finds the followers too.
             pipeline.hset(key, mapping=record)
@@ -175,19 +188,25 @@ class ValkeyLiveStore:
     async def tracked_trip(self, trip_id: str) -> TrackedTrip | None:
         """Return the trip, without its stops and followers, or None when it is not known here."""
         async with valkey_answers():
-            record = await self._client.hmget(
-                keys.trip_key(trip_id), ["tenant", "driver", "vehicle", "expected", "stopped"]
-            )
+            record = await self._client.hmget(keys.trip_key(trip_id), _RECORD_FIELDS)
         if record[0] is None:
             return None
-        tenant_id, driver_id, vehicle_id, expected, stopped = (value.decode() for value in record)
+        # Records of an older version lack the last fields.
+        told = {
+            name: (value or b"").decode()
+            for name, value in zip(_RECORD_FIELDS, record, strict=True)
+        }
+        stopped = int(told["stopped"])
         return TrackedTrip(
             trip_id=trip_id,
-            tenant_id=tenant_id,
-            driver_id=driver_id,
-            vehicle_id=vehicle_id,
-            expected_count=int(expected),
-            stop_time=datetime.fromtimestamp(int(stopped), UTC) if int(stopped) else None,
+            tenant_id=told["tenant"],
+            driver_id=told["driver"],
+            vehicle_id=told["vehicle"],
+            expected_count=int(told["expected"]),
+            stop_time=datetime.fromtimestamp(stopped, UTC) if stopped else None,
+            timetable_trip_id=told["timetable"],
+            service_date=date.fromisoformat(told["date"]) if told["date"] else None,
+            capacity_count=int(told["capacity"] or 0),
         )
 
     async def is_follower(self, trip_id: str, user_id: str) -> bool:

@@ -16,7 +16,10 @@ from services.shared.errors import DependencyUnavailableError, RequestIdReusedEr
 from services.shared.postgres import Connection, Database, Session
 
 _SWEEP_SECONDS = 3600.0
-_COLUMNS = "trip_id, tenant_id, driver_id, vehicle_id, stops, expected_count, start_time, stop_time"
+_COLUMNS = (
+    "trip_id, tenant_id, driver_id, vehicle_id, stops, expected_count, start_time, stop_time,"
+    " timetable_trip_id, service_date, capacity_count"
+)
 
 
 class PostgresTripStore:
@@ -98,11 +101,14 @@ async def _claim_request(
 async def _write_trip(connection: Connection, trip: TrackedTrip, now: datetime) -> None:
     await connection.execute(
         "INSERT INTO location.tracked_trips"
-        " (trip_id, tenant_id, driver_id, vehicle_id, stops, expected_count, start_time)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7)"
+        " (trip_id, tenant_id, driver_id, vehicle_id, stops, expected_count, start_time,"
+        " timetable_trip_id, service_date, capacity_count)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
         " ON CONFLICT (trip_id) DO UPDATE SET driver_id = excluded.driver_id,"
         " vehicle_id = excluded.vehicle_id, stops = excluded.stops,"
-        " expected_count = excluded.expected_count",
+        " expected_count = excluded.expected_count,"
+        " timetable_trip_id = excluded.timetable_trip_id,"
+        " service_date = excluded.service_date, capacity_count = excluded.capacity_count",
         trip.trip_id,
         trip.tenant_id,
         trip.driver_id,
@@ -110,6 +116,9 @@ async def _write_trip(connection: Connection, trip: TrackedTrip, now: datetime) 
         json.dumps([_stop_to_json(stop) for stop in trip.stops]),
         trip.expected_count,
         now,
+        trip.timetable_trip_id,
+        trip.service_date,
+        trip.capacity_count,
     )
 
 
@@ -148,6 +157,9 @@ async def _read_trip(connection: Connection, trip_id: str) -> TrackedTrip | None
         expected_count=row["expected_count"],
         start_time=row["start_time"],
         stop_time=row["stop_time"],
+        timetable_trip_id=row["timetable_trip_id"],
+        service_date=row["service_date"],
+        capacity_count=row["capacity_count"],
     )
 
 
