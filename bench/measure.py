@@ -6,6 +6,7 @@ Called by load.py.
 import asyncio
 import json
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -101,20 +102,27 @@ async def measure(
     scenario: Scenario, *, say: Say, settings: dict[str, str] | None = None
 ) -> Figures:
     """Run `scenario` and return its figures; `say` is told how far it is."""
-    options = StackOptions(settings={"location": {**_SETTINGS, **(settings or {})}})
+    options = StackOptions(
+        settings={"location": {**_SETTINGS, **(settings or {})}},
+        location_processes=scenario.location_processes,
+    )
     async with AsyncExitStack() as exits:
         say("starting the stack")
         stack = await exits.enter_async_context(EmbeddedStack(options=options))
         say(f"tracking {scenario.drivers:,} trips")
+        mint = TokenMint(stack)
+        fleet_tokens = [
+            mint.token(str(uuid.uuid4()), "BUSINESS") for _ in range(scenario.fleet_followers)
+        ]
         trips = make_trips(
-            TokenMint(stack),
+            mint,
             trip_count=scenario.drivers,
             followers_per_trip=scenario.followers_per_trip,
         )
         await track(stack, trips)
         workers = [
-            await _start_worker(exits, stack, scenario, part)
-            for part in _parts_of(trips, scenario.generator_processes)
+            await _start_worker(exits, stack, scenario, part, fleet_tokens if not index else [])
+            for index, part in enumerate(_parts_of(trips, scenario.generator_processes))
         ]
         return await _Run(scenario, stack, workers, say).run()
 
@@ -124,13 +132,18 @@ def _parts_of(trips: list[BenchTrip], count: int) -> list[list[BenchTrip]]:
 
 
 async def _start_worker(
-    exits: AsyncExitStack, stack: EmbeddedStack, scenario: Scenario, trips: list[BenchTrip]
+    exits: AsyncExitStack,
+    stack: EmbeddedStack,
+    scenario: Scenario,
+    trips: list[BenchTrip],
+    fleet_tokens: list[str],
 ) -> Worker:
     names = {"driver": "location-1", "follower": "location-2"}
     config: dict[str, Any] = {
         **asdict(scenario),
         "open_per_second": scenario.open_per_second / scenario.generator_processes,
         "trips": [asdict(trip) for trip in trips],
+        "fleet_tokens": fleet_tokens,
     }
     for kind, name in names.items():
         direct = scenario.route is Route.DIRECT
@@ -215,7 +228,7 @@ class _Run:
             for name in ("sent", "acked", "rejected", "missing", "delivered", "held_back")
         }
         # By the hub's own count, from the beginning: nobody was to get what it conflated.
-        lost = total.pop("missing") - round(conflated)
+        lost = total.pop("missing") - (round(conflated) if scenario.followers_per_trip else 0)
         cpu = {name: after.parts[name] - before.parts[name] for name in after.parts}
         return {
             **total,
@@ -264,7 +277,7 @@ class _Run:
         reasons: Counter[str] = Counter()
         for name, value in await self._metrics():
             if name.startswith("wayfare_rpc_total{") and (
-                "StreamDriver" in name or "FollowTrip" in name
+                "StreamDriver" in name or "Follow" in name
             ):
                 reasons[name.partition("{")[2].rstrip("}")] += int(value)
         return dict(reasons)

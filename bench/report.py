@@ -70,7 +70,7 @@ def _cpu_table(figures: Figures) -> Table:
         table.add_row(
             "  ratio to the naive prototype (104)", f"{location / PROTOTYPE_MICROSECONDS:.2f}", ""
         )
-    elif figures.window_delivered:
+    if figures.window_delivered and figures.scenario.followers_per_trip != 1:
         delivered = figures.cpu_seconds["location-2"] / figures.window_delivered * 1e6
         table.add_row("  location-2 per delivery", f"{delivered:.1f}", "")
     others = figures.others_cpu_seconds / figures.window_seconds * 100
@@ -81,7 +81,8 @@ def _cpu_table(figures: Figures) -> Table:
 def _load_line(scenario: Scenario) -> str:
     return (
         f"{scenario.drivers:,} drivers, one position per {scenario.interval_seconds:g} s,"
-        f" {scenario.followers_per_trip} follower(s) each, {scenario.route.value},"
+        f" {scenario.followers_per_trip} follower(s) each,"
+        f" {scenario.fleet_followers} of the fleet, {scenario.route.value},"
         f" {scenario.streams_per_connection} streams per connection,"
         f" {scenario.generator_processes} generator process(es)"
     )

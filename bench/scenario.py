@@ -21,6 +21,8 @@ class Scenario:
     drivers: int = 1_000
     interval_seconds: float = 0.2
     followers_per_trip: int = 1
+    fleet_followers: int = 0
+    location_processes: int = 2
     duration_seconds: float = 20.0
     warmup_seconds: float = 5.0
     streams_per_connection: int = 100
@@ -38,7 +40,7 @@ class Scenario:
     @property
     def follower_count(self) -> int:
         """Return how many followers there are in all."""
-        return self.drivers * self.followers_per_trip
+        return self.drivers * self.followers_per_trip + self.fleet_followers
 
 
 SCENARIOS = {
@@ -47,6 +49,11 @@ SCENARIOS = {
         Scenario(
             name="throughput",
             about="5,000 positions a second, one follower each on the other process",
+        ),
+        Scenario(
+            name="throughput-10k",
+            about="10,000 positions a second, one follower each on the other process",
+            drivers=2_000,
         ),
         Scenario(
             name="throughput-edge",
@@ -58,6 +65,24 @@ SCENARIOS = {
             about="1,000 positions a second with 20 followers each",
             drivers=200,
             followers_per_trip=20,
+        ),
+        Scenario(
+            name="fleet",
+            about="10,000 vehicles at one position per 3 s, one follower of the whole fleet",
+            drivers=10_000,
+            interval_seconds=3.0,
+            followers_per_trip=0,
+            fleet_followers=1,
+            warmup_seconds=6.0,
+        ),
+        Scenario(
+            name="fleet-20",
+            about="the same with 20 followers of the whole fleet",
+            drivers=10_000,
+            interval_seconds=3.0,
+            followers_per_trip=0,
+            fleet_followers=20,
+            warmup_seconds=6.0,
         ),
         Scenario(
             name="storm",

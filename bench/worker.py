@@ -19,13 +19,19 @@ import uvloop
 
 from bench.http2 import Connection, Stream, header_block
 from bench.limits import raise_file_limit
-from wayfare.location.v1 import driver_stream_pb2, location_service_pb2, trip_update_pb2
+from wayfare.location.v1 import (
+    driver_stream_pb2,
+    fleet_pb2,
+    location_service_pb2,
+    trip_update_pb2,
+)
 
 _SERVICE = "/wayfare.location.v1.LocationService/"
 _OPEN_SECONDS = 60.0
 _SETTLE_SECONDS = 15.0
 _NANOSECONDS = 1_000_000_000
 DriverReply = driver_stream_pb2.DriverReply
+FleetFrame = fleet_pb2.FleetFrame
 TripUpdate = trip_update_pb2.TripUpdate
 
 
@@ -133,6 +139,32 @@ class Follower(Stream):
         self.version = version
 
 
+class FleetFollower(Stream):
+    """Is one dispatcher who follows the whole fleet."""
+
+    __slots__ = ("arrivals", "shown")
+
+    def __init__(self, connection: Connection, arrivals: Arrivals) -> None:
+        """Count into `arrivals`."""
+        super().__init__(connection)
+        self.arrivals = arrivals
+        self.shown = False
+
+    def receive(self, message: bytes) -> None:
+        """Take one frame; every vehicle in it is a position delivered."""
+        frame = FleetFrame.FromString(message)
+        self.shown = True
+        arrivals = self.arrivals
+        arrivals.count += len(frame.vehicles)
+        if arrivals.measuring and frame.vehicles:
+            now = time.time_ns()
+            # One vehicle in a hundred tells how old positions are when they arrive.
+            for vehicle in frame.vehicles[::100]:
+                sent = vehicle.position.capture_time
+                sent_at = sent.seconds * _NANOSECONDS + sent.nanos
+                arrivals.latencies.append((now - sent_at) // 1000)
+
+
 class Generator:
     """Holds the streams of this process and does what the commands say."""
 
@@ -143,6 +175,7 @@ class Generator:
         self._arrivals = Arrivals()
         self._drivers: list[Driver] = []
         self._followers: list[Follower] = []
+        self._fleet_followers: list[FleetFollower] = []
         self._connections: list[Connection] = []
         self._openings: list[Any] = []
         self._sending: asyncio.Task[None] | None = None
@@ -159,11 +192,13 @@ class Generator:
             for trip in self._config["trips"]
             for token in trip["follower_tokens"]
         ]
+        calls += [("fleet", None, token) for token in self._config["fleet_tokens"]]
         connection = None
         for kind, group in itertools.groupby(calls, key=lambda call: call[0]):
             for index, (_, trip, token) in enumerate(group):
                 if index % per_connection == 0:
-                    connection = await self._connect(self._config[f"{kind}_address"])
+                    side = "driver" if kind == "driver" else "follower"
+                    connection = await self._connect(self._config[f"{side}_address"])
                 assert connection is not None
                 self._prepare(kind, trip, token, connection)
         # Followers first: they shall see the first position.
@@ -190,6 +225,12 @@ class Generator:
             block = self._block("StreamDriver", trip["driver_token"], kind)
             self._openings.append((driver, block, hello.SerializeToString(), False))
             self._drivers.append(driver)
+            return
+        if kind == "fleet":
+            fleet_follower = FleetFollower(connection, self._arrivals)
+            block = self._block("FollowFleet", token, "follower")
+            self._openings.append((fleet_follower, block, b"", True))
+            self._fleet_followers.append(fleet_follower)
             return
         follower = Follower(connection, self._arrivals)
         request = location_service_pb2.FollowTripRequest(trip_id=trip["trip_id"])
@@ -233,7 +274,7 @@ class Generator:
         gc.collect()
         gc.freeze()
         return {
-            "opened": len(self._drivers) + len(self._followers),
+            "opened": len(self._drivers) + len(self._shown()),
             "seconds": answered - began,
             "unanswered": self._unanswered(),
             "ended": self._ended(),
@@ -241,11 +282,14 @@ class Generator:
 
     def _unanswered(self) -> int:
         return sum(1 for one in self._drivers if not one.welcomed and not one.ended) + sum(
-            1 for one in self._followers if not one.shown and not one.ended
+            1 for one in self._shown() if not one.shown and not one.ended
         )
 
+    def _shown(self) -> list[Follower | FleetFollower]:
+        return [*self._followers, *self._fleet_followers]
+
     def _ended(self) -> dict[str, int]:
-        ended = Counter(str(one.status) for one in (*self._drivers, *self._followers) if one.ended)
+        ended = Counter(str(one.status) for one in (*self._drivers, *self._shown()) if one.ended)
         return dict(ended)
 
     async def start(self) -> dict[str, Any]:
