@@ -28,29 +28,29 @@ from wayfare.location.v1 import position_pb2 as wayfare_dot_location_dot_v1_dot_
 from wayfare.location.v1 import trip_pb2 as wayfare_dot_location_dot_v1_dot_trip__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%wayfare/location/v1/trip_update.proto\x12\x13wayfare.location.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wayfare/location/v1/position.proto\x1a\x1ewayfare/location/v1/trip.proto\"\xb5\x04\n\nTripUpdate\x12!\n\x0cresume_token\x18\x01 \x01(\tR\x0bresumeToken\x12?\n\x08snapshot\x18\x02 \x01(\x0b\x32!.wayfare.location.v1.TripSnapshotH\x00R\x08snapshot\x12;\n\x08position\x18\x03 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionH\x00R\x08position\x12?\n\x06status\x18\x04 \x01(\x0b\x32%.wayfare.location.v1.TripStatusChangeH\x00R\x06status\x12H\n\rstop_progress\x18\x05 \x01(\x0b\x32!.wayfare.location.v1.StopProgressH\x00R\x0cstopProgress\x12\x30\n\x03\x65ta\x18\x06 \x01(\x0b\x32\x1c.wayfare.location.v1.StopEtaH\x00R\x03\x65ta\x12\x41\n\x08\x62oarding\x18\x07 \x01(\x0b\x32#.wayfare.location.v1.BoardingChangeH\x00R\x08\x62oarding\x12\x42\n\theartbeat\x18\x08 \x01(\x0b\x32\".wayfare.location.v1.TripHeartbeatH\x00R\theartbeat\x12\x38\n\x05\x64rain\x18\t \x01(\x0b\x32 .wayfare.location.v1.StreamDrainH\x00R\x05\x64rainB\x08\n\x06update\"\xe4\x02\n\x0cTripSnapshot\x12\x17\n\x07trip_id\x18\x01 \x01(\tR\x06tripId\x12\x1d\n\nvehicle_id\x18\x02 \x01(\tR\tvehicleId\x12\x37\n\x06status\x18\x03 \x01(\x0e\x32\x1f.wayfare.location.v1.TripStatusR\x06status\x12\x39\n\x08position\x18\x04 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionR\x08position\x12\x39\n\tnext_stop\x18\x05 \x01(\x0b\x32\x1c.wayfare.location.v1.StopEtaR\x08nextStop\x12?\n\x08\x62oarding\x18\x06 \x01(\x0b\x32#.wayfare.location.v1.BoardingChangeR\x08\x62oarding\x12\x10\n\x03gap\x18\x07 \x01(\x08R\x03gap\x12\x1a\n\x08\x64\x65graded\x18\x08 \x01(\x08R\x08\x64\x65graded\"\x8a\x01\n\x10TripStatusChange\x12\x37\n\x06status\x18\x01 \x01(\x0e\x32\x1f.wayfare.location.v1.TripStatusR\x06status\x12=\n\x0c\x63\x61pture_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ptureTime\"\xe9\x01\n\x0cStopProgress\x12\x17\n\x07stop_id\x18\x01 \x01(\tR\x06stopId\x12\x1d\n\nstop_index\x18\x02 \x01(\x05R\tstopIndex\x12\x39\n\x04kind\x18\x03 \x01(\x0e\x32%.wayfare.location.v1.StopProgressKindR\x04kind\x12\'\n\x0f\x64istance_meters\x18\x04 \x01(\x01R\x0e\x64istanceMeters\x12=\n\x0c\x63\x61pture_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ptureTime\"\x8a\x02\n\x07StopEta\x12\x17\n\x07stop_id\x18\x01 \x01(\tR\x06stopId\x12\x1d\n\nstop_index\x18\x02 \x01(\x05R\tstopIndex\x12N\n\x15\x65xpected_arrival_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x13\x65xpectedArrivalTime\x12N\n\x15\x65\x61rliest_arrival_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x13\x65\x61rliestArrivalTime\x12\'\n\x0f\x64istance_meters\x18\x05 \x01(\x01R\x0e\x64istanceMeters\"\\\n\x0e\x42oardingChange\x12#\n\rboarded_count\x18\x01 \x01(\x05R\x0c\x62oardedCount\x12%\n\x0e\x65xpected_count\x18\x02 \x01(\x05R\rexpectedCount\"h\n\rTripHeartbeat\x12;\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x1a\n\x08\x64\x65graded\x18\x02 \x01(\x08R\x08\x64\x65graded\"i\n\x0bStreamDrain\x12\x42\n\x0freconnect_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereconnectAfter\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason*\x9b\x01\n\x10StopProgressKind\x12\"\n\x1eSTOP_PROGRESS_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1eSTOP_PROGRESS_KIND_APPROACHING\x10\x01\x12\x1e\n\x1aSTOP_PROGRESS_KIND_ARRIVED\x10\x02\x12\x1f\n\x1bSTOP_PROGRESS_KIND_DEPARTED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%wayfare/location/v1/trip_update.proto\x12\x13wayfare.location.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wayfare/location/v1/position.proto\x1a\x1ewayfare/location/v1/trip.proto\"\xf4\x04\n\nTripUpdate\x12!\n\x0cresume_token\x18\x01 \x01(\tR\x0bresumeToken\x12?\n\x08snapshot\x18\x02 \x01(\x0b\x32!.wayfare.location.v1.TripSnapshotH\x00R\x08snapshot\x12;\n\x08position\x18\x03 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionH\x00R\x08position\x12?\n\x06status\x18\x04 \x01(\x0b\x32%.wayfare.location.v1.TripStatusChangeH\x00R\x06status\x12H\n\rstop_progress\x18\x05 \x01(\x0b\x32!.wayfare.location.v1.StopProgressH\x00R\x0cstopProgress\x12\x30\n\x03\x65ta\x18\x06 \x01(\x0b\x32\x1c.wayfare.location.v1.StopEtaH\x00R\x03\x65ta\x12\x41\n\x08\x62oarding\x18\x07 \x01(\x0b\x32#.wayfare.location.v1.BoardingChangeH\x00R\x08\x62oarding\x12\x42\n\theartbeat\x18\x08 \x01(\x0b\x32\".wayfare.location.v1.TripHeartbeatH\x00R\theartbeat\x12\x38\n\x05\x64rain\x18\t \x01(\x0b\x32 .wayfare.location.v1.StreamDrainH\x00R\x05\x64rain\x12=\n\x0blater_stops\x18\n \x03(\x0b\x32\x1c.wayfare.location.v1.StopEtaR\nlaterStopsB\x08\n\x06update\"\xa3\x03\n\x0cTripSnapshot\x12\x17\n\x07trip_id\x18\x01 \x01(\tR\x06tripId\x12\x1d\n\nvehicle_id\x18\x02 \x01(\tR\tvehicleId\x12\x37\n\x06status\x18\x03 \x01(\x0e\x32\x1f.wayfare.location.v1.TripStatusR\x06status\x12\x39\n\x08position\x18\x04 \x01(\x0b\x32\x1d.wayfare.location.v1.PositionR\x08position\x12\x39\n\tnext_stop\x18\x05 \x01(\x0b\x32\x1c.wayfare.location.v1.StopEtaR\x08nextStop\x12?\n\x08\x62oarding\x18\x06 \x01(\x0b\x32#.wayfare.location.v1.BoardingChangeR\x08\x62oarding\x12\x10\n\x03gap\x18\x07 \x01(\x08R\x03gap\x12\x1a\n\x08\x64\x65graded\x18\x08 \x01(\x08R\x08\x64\x65graded\x12=\n\x0blater_stops\x18\t \x03(\x0b\x32\x1c.wayfare.location.v1.StopEtaR\nlaterStops\"\x8a\x01\n\x10TripStatusChange\x12\x37\n\x06status\x18\x01 \x01(\x0e\x32\x1f.wayfare.location.v1.TripStatusR\x06status\x12=\n\x0c\x63\x61pture_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ptureTime\"\xe9\x01\n\x0cStopProgress\x12\x17\n\x07stop_id\x18\x01 \x01(\tR\x06stopId\x12\x1d\n\nstop_index\x18\x02 \x01(\x05R\tstopIndex\x12\x39\n\x04kind\x18\x03 \x01(\x0e\x32%.wayfare.location.v1.StopProgressKindR\x04kind\x12\'\n\x0f\x64istance_meters\x18\x04 \x01(\x01R\x0e\x64istanceMeters\x12=\n\x0c\x63\x61pture_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ptureTime\"\x8a\x02\n\x07StopEta\x12\x17\n\x07stop_id\x18\x01 \x01(\tR\x06stopId\x12\x1d\n\nstop_index\x18\x02 \x01(\x05R\tstopIndex\x12N\n\x15\x65xpected_arrival_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x13\x65xpectedArrivalTime\x12N\n\x15\x65\x61rliest_arrival_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x13\x65\x61rliestArrivalTime\x12\'\n\x0f\x64istance_meters\x18\x05 \x01(\x01R\x0e\x64istanceMeters\"\\\n\x0e\x42oardingChange\x12#\n\rboarded_count\x18\x01 \x01(\x05R\x0c\x62oardedCount\x12%\n\x0e\x65xpected_count\x18\x02 \x01(\x05R\rexpectedCount\"h\n\rTripHeartbeat\x12;\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x1a\n\x08\x64\x65graded\x18\x02 \x01(\x08R\x08\x64\x65graded\"i\n\x0bStreamDrain\x12\x42\n\x0freconnect_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0ereconnectAfter\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason*\x9b\x01\n\x10StopProgressKind\x12\"\n\x1eSTOP_PROGRESS_KIND_UNSPECIFIED\x10\x00\x12\"\n\x1eSTOP_PROGRESS_KIND_APPROACHING\x10\x01\x12\x1e\n\x1aSTOP_PROGRESS_KIND_ARRIVED\x10\x02\x12\x1f\n\x1bSTOP_PROGRESS_KIND_DEPARTED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'wayfare.location.v1.trip_update_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STOPPROGRESSKIND']._serialized_start=2076
-  _globals['_STOPPROGRESSKIND']._serialized_end=2231
+  _globals['_STOPPROGRESSKIND']._serialized_start=2202
+  _globals['_STOPPROGRESSKIND']._serialized_end=2357
   _globals['_TRIPUPDATE']._serialized_start=196
-  _globals['_TRIPUPDATE']._serialized_end=761
-  _globals['_TRIPSNAPSHOT']._serialized_start=764
-  _globals['_TRIPSNAPSHOT']._serialized_end=1120
-  _globals['_TRIPSTATUSCHANGE']._serialized_start=1123
-  _globals['_TRIPSTATUSCHANGE']._serialized_end=1261
-  _globals['_STOPPROGRESS']._serialized_start=1264
-  _globals['_STOPPROGRESS']._serialized_end=1497
-  _globals['_STOPETA']._serialized_start=1500
-  _globals['_STOPETA']._serialized_end=1766
-  _globals['_BOARDINGCHANGE']._serialized_start=1768
-  _globals['_BOARDINGCHANGE']._serialized_end=1860
-  _globals['_TRIPHEARTBEAT']._serialized_start=1862
-  _globals['_TRIPHEARTBEAT']._serialized_end=1966
-  _globals['_STREAMDRAIN']._serialized_start=1968
-  _globals['_STREAMDRAIN']._serialized_end=2073
+  _globals['_TRIPUPDATE']._serialized_end=824
+  _globals['_TRIPSNAPSHOT']._serialized_start=827
+  _globals['_TRIPSNAPSHOT']._serialized_end=1246
+  _globals['_TRIPSTATUSCHANGE']._serialized_start=1249
+  _globals['_TRIPSTATUSCHANGE']._serialized_end=1387
+  _globals['_STOPPROGRESS']._serialized_start=1390
+  _globals['_STOPPROGRESS']._serialized_end=1623
+  _globals['_STOPETA']._serialized_start=1626
+  _globals['_STOPETA']._serialized_end=1892
+  _globals['_BOARDINGCHANGE']._serialized_start=1894
+  _globals['_BOARDINGCHANGE']._serialized_end=1986
+  _globals['_TRIPHEARTBEAT']._serialized_start=1988
+  _globals['_TRIPHEARTBEAT']._serialized_end=2092
+  _globals['_STREAMDRAIN']._serialized_start=2094
+  _globals['_STREAMDRAIN']._serialized_end=2199
 # @@protoc_insertion_point(module_scope)

@@ -3,10 +3,12 @@
 isort:skip_file
 Holds the envelope of FollowTrip."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from wayfare.location.v1 import position_pb2 as _position_pb2
 from wayfare.location.v1 import trip_pb2 as _trip_pb2
@@ -64,6 +66,7 @@ class TripUpdate(_message.Message):
     BOARDING_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    LATER_STOPS_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Lets a new stream go on after this message, through any server: see FollowTripRequest. Not empty on
     snapshots, positions, status, stop progress, ETA and boarding.
@@ -86,7 +89,7 @@ class TripUpdate(_message.Message):
 
     @_builtins.property
     def eta(self) -> Global___StopEta:
-        """Is the newest expected arrival. Conflated."""
+        """Is the newest expected arrival at the next stop. Conflated."""
 
     @_builtins.property
     def boarding(self) -> Global___BoardingChange:
@@ -100,6 +103,10 @@ class TripUpdate(_message.Message):
     def drain(self) -> Global___StreamDrain:
         """Asks the client to open a new stream with the last `resume_token`, because this one will end."""
 
+    @_builtins.property
+    def later_stops(self) -> _containers.RepeatedCompositeFieldContainer[Global___StopEta]:
+        """Lists, together with `eta`, when the vehicle is expected at the stops after the next one, in their order. At most 20."""
+
     def __init__(
         self,
         *,
@@ -112,10 +119,11 @@ class TripUpdate(_message.Message):
         boarding: Global___BoardingChange | None = ...,
         heartbeat: Global___TripHeartbeat | None = ...,
         drain: Global___StreamDrain | None = ...,
+        later_stops: _abc.Iterable[Global___StopEta] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["boarding", b"boarding", "drain", b"drain", "eta", b"eta", "heartbeat", b"heartbeat", "position", b"position", "snapshot", b"snapshot", "status", b"status", "stop_progress", b"stop_progress", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boarding", b"boarding", "drain", b"drain", "eta", b"eta", "heartbeat", b"heartbeat", "position", b"position", "resume_token", b"resume_token", "snapshot", b"snapshot", "status", b"status", "stop_progress", b"stop_progress", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boarding", b"boarding", "drain", b"drain", "eta", b"eta", "heartbeat", b"heartbeat", "later_stops", b"later_stops", "position", b"position", "resume_token", b"resume_token", "snapshot", b"snapshot", "status", b"status", "stop_progress", b"stop_progress", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "position", "status", "stop_progress", "eta", "boarding", "heartbeat", "drain"]  # noqa: Y015
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
@@ -137,6 +145,7 @@ class TripSnapshot(_message.Message):
     BOARDING_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    LATER_STOPS_FIELD_NUMBER: _builtins.int
     trip_id: _builtins.str
     """Identifies the trip. UUID."""
     vehicle_id: _builtins.str
@@ -161,6 +170,10 @@ class TripSnapshot(_message.Message):
     def boarding(self) -> Global___BoardingChange:
         """Counts the passengers on board; absent when nobody counted."""
 
+    @_builtins.property
+    def later_stops(self) -> _containers.RepeatedCompositeFieldContainer[Global___StopEta]:
+        """Lists when the vehicle is expected at the stops after `next_stop`. At most 20."""
+
     def __init__(
         self,
         *,
@@ -172,10 +185,11 @@ class TripSnapshot(_message.Message):
         boarding: Global___BoardingChange | None = ...,
         gap: _builtins.bool = ...,
         degraded: _builtins.bool = ...,
+        later_stops: _abc.Iterable[Global___StopEta] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["boarding", b"boarding", "next_stop", b"next_stop", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boarding", b"boarding", "degraded", b"degraded", "gap", b"gap", "next_stop", b"next_stop", "position", b"position", "status", b"status", "trip_id", b"trip_id", "vehicle_id", b"vehicle_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boarding", b"boarding", "degraded", b"degraded", "gap", b"gap", "later_stops", b"later_stops", "next_stop", b"next_stop", "position", b"position", "status", b"status", "trip_id", b"trip_id", "vehicle_id", b"vehicle_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
