@@ -22,6 +22,7 @@ _FRAME = struct.Struct(">BHBBI")
 _FRAME_AND_PREFIX = struct.Struct(">BHBBIBI")
 _PREFIX_BYTES = 5
 _STATUS_UNKNOWN = 2
+_CANCEL = 8
 # Names of the trailer: as gRPC writes it, and as Envoy does (Huffman code of RFC 7541).
 _STATUS_NAMES = (b"\x0bgrpc-status", b"\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f")
 
@@ -154,6 +155,13 @@ class Connection(asyncio.Protocol):
         prefix = _FRAME_AND_PREFIX.pack(0, body, DATA, flags, stream.stream_id, 0, len(message))
         self._out.append(prefix + message)
         return True
+
+    def cancel(self, stream: Stream) -> None:
+        """End a call from our side, as a phone does whose app is closed."""
+        if self._streams.pop(stream.stream_id, None) is not None:
+            payload = struct.pack(">I", _CANCEL)
+            self._out.append(frame(RST_STREAM, payload, stream_id=stream.stream_id))
+            stream.end(None)
 
     def flush(self) -> None:
         """Let what was written leave, in one piece."""

@@ -4,20 +4,18 @@ Called by load.py.
 """
 
 import asyncio
-import json
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from bench.meters import CpuReading, describe_machine, read_cpu, read_memory
 from bench.scenario import Route, Scenario
+from bench.workers import Worker, start_worker
 from bench.world import BenchTrip, TokenMint, make_trips, track
 from services.stack.embedded import EmbeddedStack, StackOptions
 
@@ -72,32 +70,6 @@ class Figures:
         return document
 
 
-class Worker:
-    """Is one generator process."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        """Talk to `process` by its pipes."""
-        self._process = process
-        self.pid = process.pid
-
-    async def ask(self, command: str) -> dict[str, Any]:
-        """Give a command and wait for its answer."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{command}\n".encode())
-        line = await self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the generator ended at {command}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    async def end(self) -> None:
-        """Let the process end."""
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
-
-
 async def measure(
     scenario: Scenario, *, say: Say, settings: dict[str, str] | None = None
 ) -> Figures:
@@ -121,51 +93,19 @@ async def measure(
         )
         await track(stack, trips)
         workers = [
-            await _start_worker(exits, stack, scenario, part, fleet_tokens if not index else [])
+            await start_worker(exits, stack, scenario, part, fleet_tokens if not index else [])
             for index, part in enumerate(_parts_of(trips, scenario.generator_processes))
         ]
         return await _Run(scenario, stack, workers, say).run()
 
 
+def measure_settings() -> dict[str, str]:
+    """Return the settings of location processes under a load: see _SETTINGS."""
+    return dict(_SETTINGS)
+
+
 def _parts_of(trips: list[BenchTrip], count: int) -> list[list[BenchTrip]]:
     return [trips[start::count] for start in range(count)]
-
-
-async def _start_worker(
-    exits: AsyncExitStack,
-    stack: EmbeddedStack,
-    scenario: Scenario,
-    trips: list[BenchTrip],
-    fleet_tokens: list[str],
-) -> Worker:
-    names = {"driver": "location-1", "follower": "location-2"}
-    config: dict[str, Any] = {
-        **asdict(scenario),
-        "open_per_second": scenario.open_per_second / scenario.generator_processes,
-        "trips": [asdict(trip) for trip in trips],
-        "fleet_tokens": fleet_tokens,
-    }
-    for kind, name in names.items():
-        direct = scenario.route is Route.DIRECT
-        config[f"{kind}_address"] = stack.services[name].listen if direct else stack.edge_address
-        config[f"{kind}_instance"] = "" if direct or scenario.spread else name
-    path = stack.secrets / f"bench-{trips[0].trip_id}.json"
-    await asyncio.to_thread(_write_private, path, json.dumps(config))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.worker", str(path)),
-        cwd=Path(__file__).parents[1],
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=1 << 26,
-    )
-    worker = Worker(process)
-    exits.push_async_callback(worker.end)
-    return worker
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text)
 
 
 class _Run:

@@ -7,6 +7,7 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass
+from typing import Self
 
 import grpc
 import jwt
@@ -79,22 +80,52 @@ def make_trips(mint: TokenMint, *, trip_count: int, followers_per_trip: int) -> 
     return trips
 
 
+class Tracker:
+    """Starts and stops tracking as BookingService does: through the mesh, with its certificate."""
+
+    def __init__(self, stack: EmbeddedStack) -> None:
+        """Call the mesh of `stack`."""
+        folder = stack.certificates
+        credentials = grpc.ssl_channel_credentials(
+            (folder / "ca.pem").read_bytes(),
+            (folder / "booking.key").read_bytes(),
+            (folder / "booking.pem").read_bytes(),
+        )
+        options = [("grpc.ssl_target_name_override", "mesh.wayfare")]
+        self._channel = grpc.aio.secure_channel(stack.mesh_address, credentials, options=options)
+        self._stub = location_service_pb2_grpc.LocationServiceStub(self._channel)
+        self._places = asyncio.Semaphore(_CALLS_AT_ONCE)
+
+    async def __aenter__(self) -> Self:
+        """Begin; the channel connects by itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def start(self, trip: BenchTrip) -> None:
+        """Start tracking a trip."""
+        async with self._places:
+            await self._stub.StartTracking(_tracking_of(trip), timeout=30)
+
+    async def stop(self, trip: BenchTrip) -> None:
+        """Stop tracking a trip."""
+        request = location_service_pb2.StopTrackingRequest(
+            trip_id=trip.trip_id, tenant_id=TENANT_ID, request_id=str(uuid.uuid4())
+        )
+        async with self._places:
+            await self._stub.StopTracking(request, timeout=30)
+
+
 async def track(stack: EmbeddedStack, trips: list[BenchTrip]) -> None:
-    """Start tracking every trip, as BookingService does: through the mesh, with its certificate."""
-    folder = stack.certificates
-    credentials = grpc.ssl_channel_credentials(
-        (folder / "ca.pem").read_bytes(),
-        (folder / "booking.key").read_bytes(),
-        (folder / "booking.pem").read_bytes(),
-    )
-    options = [("grpc.ssl_target_name_override", "mesh.wayfare")]
-    async with grpc.aio.secure_channel(stack.mesh_address, credentials, options=options) as channel:
-        stub = location_service_pb2_grpc.LocationServiceStub(channel)
+    """Start tracking every trip."""
+    async with Tracker(stack) as tracker:
         waiting = iter(trips)
 
         async def start_next() -> None:
             for trip in waiting:
-                await stub.StartTracking(_tracking_of(trip), timeout=30)
+                await tracker.start(trip)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(_CALLS_AT_ONCE):

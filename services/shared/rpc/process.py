@@ -9,11 +9,13 @@ from contextlib import AsyncExitStack, suppress
 
 import structlog
 import uvloop
+from prometheus_client import Gauge
 
 from services.shared.rpc.event_tick import TickLoop
 from services.shared.rpc.server import RpcServer
 
 _log = structlog.get_logger()
+_TASKS = Gauge("wayfare_tasks_open", "Tasks of the event loop that have not ended")
 # Generation 0 is collected every 50,000 new objects instead of 700: messages die young anyway, and
 # a collection walks all open streams.
 _GC_THRESHOLDS = (50_000, 20, 100)
@@ -65,6 +67,9 @@ async def serve(rpc: RpcServer, background: Sequence[Background], stop: asyncio.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    loop = asyncio.get_running_loop()
+    # Asked from the thread that serves metrics; a count that is off by one harms nobody.
+    _TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_forever(work)) for work in (rpc.monitor.run, *background)]
         await stop.wait()

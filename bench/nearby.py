@@ -1,0 +1,269 @@
+"""Asks for the nearest of 100,000 online drivers in one city while positions go on being written.
+
+`python -m bench.nearby --help` teaches it. Writes go through StreamDriver on location-1, questions
+to location-2. The other drivers of the city are put into Valkey by the service's own store and kept
+fresh by it: that many phones would not fit beside the stack on one machine.
+"""
+
+import argparse
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import grpc
+import uvloop
+from rich.console import Console
+
+from bench.limits import raise_file_limit
+from bench.measure import measure_settings
+from bench.meters import describe_machine, read_cpu
+from bench.scenario import Scenario
+from bench.workers import start_worker
+from bench.world import TENANT_ID, BenchTrip, TokenMint, make_trips
+from services.location.domain.positions import Fix
+from services.location.ports.live import POSITION, Publisher, Update
+from services.location.store.live import ValkeyLiveStore
+from services.shared.clock import SystemClock
+from services.shared.valkey import open_valkey
+from services.stack.embedded import EmbeddedStack, StackOptions
+from wayfare.location.v1 import (
+    location_service_pb2,
+    location_service_pb2_grpc,
+    position_pb2,
+    trip_update_pb2,
+)
+
+# As large as Liverpool with its surroundings: some 20 by 20 km.
+_SOUTH, _WEST, _NORTH, _EAST = 53.32, -3.05, 53.50, -2.75
+_BATCH = 256
+_REFRESH_SECONDS = 24.0
+
+
+@dataclass(slots=True)
+class Answers:
+    """Holds how long questions took, in seconds, and how many drivers came back."""
+
+    seconds: list[float]
+    drivers: int = 0
+    degraded: int = 0
+    refused: int = 0
+
+
+class City:
+    """Is the drivers who have no phone here."""
+
+    def __init__(self, store: ValkeyLiveStore, count: int, seed: int) -> None:
+        """Spread `count` drivers over the city."""
+        self._store = store
+        self._random = random.Random(seed)
+        self._drivers = [
+            Publisher(
+                driver_id=str(uuid.uuid4()),
+                tenant_id=TENANT_ID,
+                vehicle_id=f"car-{number}",
+                vehicle_class=1 + number % 4,
+            )
+            for number in range(count)
+        ]
+
+    async def open(self) -> None:
+        """Make all of them known."""
+        for start in range(0, len(self._drivers), _BATCH):
+            await asyncio.gather(
+                *(
+                    self._store.join_session(
+                        driver_id=one.driver_id,
+                        tenant_id=one.tenant_id,
+                        vehicle_id=one.vehicle_id,
+                        trip_id="",
+                        vehicle_class=one.vehicle_class,
+                    )
+                    for one in self._drivers[start : start + _BATCH]
+                )
+            )
+
+    async def drive_once(self, *, within_seconds: float) -> None:
+        """Give every driver a new position, evenly over the time."""
+        began = time.monotonic()
+        batches = range(0, len(self._drivers), _BATCH)
+        for number, start in enumerate(batches):
+            await self._store.apply(0, self._updates(self._drivers[start : start + _BATCH]))
+            ahead = (number + 1) / len(batches) * within_seconds - (time.monotonic() - began)
+            if ahead > 0:
+                await asyncio.sleep(ahead)
+
+    async def drive(self) -> None:
+        """Keep all of them fresh until cancelled."""
+        while True:
+            await self.drive_once(within_seconds=_REFRESH_SECONDS)
+
+    def _updates(self, drivers: Sequence[Publisher]) -> list[Update]:
+        now = int(time.time() * 1000)
+        updates = []
+        for one in drivers:
+            fix = Fix(self._random.uniform(_SOUTH, _NORTH), self._random.uniform(_WEST, _EAST), now)
+            position = position_pb2.Position()
+            position.location.latitude, position.location.longitude = fix[:2]
+            position.capture_time.FromMilliseconds(now)
+            payload = trip_update_pb2.TripUpdate(position=position).SerializeToString()
+            updates.append(Update(one, "", 0, POSITION, "", payload, fix))
+        return updates
+
+
+async def ask(
+    address: str, token: str, *, per_second: float, seconds: float, radius_meters: float, limit: int
+) -> Answers:
+    """Ask from random places of the city, so many times a second."""
+    chance, answers = random.Random(2), Answers(seconds=[])
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = location_service_pb2_grpc.LocationServiceStub(channel)
+
+        async def one() -> None:
+            request = location_service_pb2.ListNearbyDriversRequest(
+                radius_meters=radius_meters, page_size=limit
+            )
+            request.location.latitude = chance.uniform(_SOUTH, _NORTH)
+            request.location.longitude = chance.uniform(_WEST, _EAST)
+            began = time.monotonic()
+            try:
+                answer = await stub.ListNearbyDrivers(
+                    request, timeout=5, metadata=(("authorization", f"Bearer {token}"),)
+                )
+            except grpc.aio.AioRpcError:
+                answers.refused += 1
+                return
+            answers.seconds.append(time.monotonic() - began)
+            answers.drivers += len(answer.drivers)
+            answers.degraded += answer.degraded
+
+        begin = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for number in range(int(per_second * seconds)):
+                await asyncio.sleep(max(0.0, begin + number / per_second - time.monotonic()))
+                group.create_task(one())
+    return answers
+
+
+async def bench(options: argparse.Namespace, console: Console) -> None:
+    """Run it and print the figures."""
+    async with AsyncExitStack() as exits:
+        stack = await exits.enter_async_context(
+            EmbeddedStack(options=StackOptions(settings={"location": measure_settings()}))
+        )
+        client = open_valkey(stack.valkey.url, cluster=False)
+        exits.push_async_callback(client.aclose)
+        store = ValkeyLiveStore(
+            client,
+            reader=client,
+            bucket_count=1,
+            live_seconds=30,
+            updates_kept=4_000,
+            clock=SystemClock(),
+        )
+        await store.ping()
+        city = City(store, options.drivers - options.phones, options.seed)
+        console.print(f"putting {options.drivers - options.phones:,} drivers on the road")
+        await city.open()
+        await city.drive_once(within_seconds=0)
+        mint = TokenMint(stack)
+        scenario = Scenario(
+            name="nearby",
+            about="free drivers",
+            drivers=options.phones,
+            interval_seconds=options.phones / options.writes,
+            followers_per_trip=0,
+        )
+        phones = [
+            _free(one) for one in make_trips(mint, trip_count=options.phones, followers_per_trip=0)
+        ]
+        worker = await start_worker(exits, stack, scenario, phones, [])
+        for command in ("connect", "open", "start"):
+            await worker.ask(command)
+        fresh = asyncio.create_task(city.drive())
+        await asyncio.sleep(3)
+        await worker.ask("mark")
+        process_ids = {
+            name: one.pid for name, one in stack.processes().items() if one.pid is not None
+        }
+        before = read_cpu(process_ids)
+        answers = await ask(
+            stack.services["location-2"].listen,
+            mint.token(str(uuid.uuid4()), "PASSENGER"),
+            per_second=options.questions,
+            seconds=options.seconds,
+            radius_meters=options.radius,
+            limit=options.limit,
+        )
+        after = read_cpu(process_ids)
+        sent = (await worker.ask("stop"))["sent"]
+        fresh.cancel()
+        cpu = {name: after.parts[name] - before.parts[name] for name in after.parts}
+        _print(console, options, answers, sent, cpu, after.at - before.at)
+
+
+def _free(trip: BenchTrip) -> BenchTrip:
+    """Return the driver without the trip."""
+    return BenchTrip(
+        trip_id="",
+        vehicle_id=trip.vehicle_id,
+        driver_id=trip.driver_id,
+        driver_token=trip.driver_token,
+        follower_ids=(),
+        follower_tokens=(),
+    )
+
+
+def _print(
+    console: Console,
+    options: argparse.Namespace,
+    answers: Answers,
+    sent: int,
+    cpu: dict[str, float],
+    seconds: float,
+) -> None:
+    ordered = sorted(answers.seconds)
+    console.print(
+        f"{len(ordered):,} questions in {seconds:.1f} s ({answers.refused} refused,"
+        f" {answers.degraded} degraded), {answers.drivers / max(1, len(ordered)):.1f} drivers each,"
+        f" of {options.drivers:,} online, {options.radius:g} m, limit {options.limit}"
+    )
+    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)):
+        value = ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
+        console.print(f"  {name} {value:.2f} ms")
+    refreshed = (options.drivers - options.phones) / _REFRESH_SECONDS
+    console.print(
+        f"positions meanwhile: {sent / seconds:,.0f} a second by phones,"
+        f" {refreshed:,.0f} by the store"
+    )
+    console.print(
+        "CPU, % of a core: "
+        + ", ".join(f"{name} {used / seconds * 100:.1f}" for name, used in cpu.items())
+    )
+    per_question = cpu["location-2"] / max(1, len(ordered)) * 1e6
+    console.print(f"location-2 per question: {per_question:.0f} µs")
+    console.print("machine: " + ", ".join(f"{k} {v}" for k, v in describe_machine().items()))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m bench.nearby", description=__doc__)
+    add = parser.add_argument
+    add("--drivers", type=int, default=100_000, help="drivers online in the city")
+    add("--phones", type=int, default=2_000, help="of them with a stream of their own")
+    add("--writes", type=float, default=5_000, help="positions a second by these phones")
+    add("--questions", type=float, default=100, help="questions a second")
+    add("--seconds", type=float, default=20, help="for how long")
+    add("--radius", type=float, default=5_000, help="meters")
+    add("--limit", type=int, default=50, help="most drivers per answer")
+    add("--seed", type=int, default=1, help="seed of where everybody is")
+    options = parser.parse_args(arguments)
+    raise_file_limit()
+    uvloop.run(bench(options, Console(highlight=False, width=160)))
+
+
+if __name__ == "__main__":
+    main()
