@@ -18,6 +18,7 @@ from services.location.operations.tracking import Tracking
 from services.location.servicer import LocationServicer
 from services.location.settings import LocationSettings
 from services.location.store.live import READ_BLOCK_MILLISECONDS, ValkeyLiveStore
+from services.location.store.timetables import PostgresTimetableStore
 from services.location.store.trips import PostgresTripStore
 from services.shared.clock import Clock, SystemClock
 from services.shared.health import Dependency
@@ -62,8 +63,12 @@ async def wire(
     stack.push_async_callback(database.close)
     live = _open_live(stack, settings, clock)
     trips = PostgresTripStore(database, clock)
+    timetables = PostgresTimetableStore(database)
     tracking = Tracking(
-        live=live, trips=trips, followed_trips_max=settings.location_followed_trips_max
+        live=live,
+        trips=trips,
+        timetables=timetables,
+        followed_trips_max=settings.location_followed_trips_max,
     )
     driver_streams, batcher = _driver_streams(settings, clock, live, tracking)
     follow_streams, hub = _follow_streams(settings, clock, live, tracking)

@@ -103,6 +103,10 @@ def snapshot_of(trip: TrackedTrip, state: TripState, *, gap: bool, degraded: boo
     if state.boarding_payload:
         boarding = trip_update_pb2.TripUpdate.FromString(state.boarding_payload).boarding
         snapshot.boarding.CopyFrom(boarding)
+    if state.eta_payload:
+        expected = trip_update_pb2.TripUpdate.FromString(state.eta_payload)
+        snapshot.next_stop.CopyFrom(expected.eta)
+        snapshot.later_stops.extend(expected.later_stops)
     token = f"{state.epoch}{state.version:08x}"
     return trip_update_pb2.TripUpdate(resume_token=token, snapshot=snapshot).SerializeToString()
 

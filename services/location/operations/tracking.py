@@ -1,18 +1,22 @@
 """Begins and stops the tracking of trips, and says who may drive and follow them."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
-from services.location.domain.trips import TrackedTrip, may_follow
+from services.location.domain.timetable import PlannedStop
+from services.location.domain.trips import TrackedTrip, TripStop, may_follow
 from services.location.errors import (
     NotAFollowerError,
     NotTheTripDriverError,
+    TimetableTripUnknownError,
     TooManyFollowedTripsError,
     TripNotTrackedError,
     VehicleNotOfTripError,
 )
 from services.location.ports.live import LiveStore
+from services.location.ports.timetables import TimetableStore
 from services.location.ports.trips import TripStore
 from services.shared.errors import DependencyUnavailableError
 
@@ -25,17 +29,42 @@ class Tracking:
     Valkey answers first, PostgreSQL when Valkey does not know or is away.
     """
 
-    def __init__(self, *, live: LiveStore, trips: TripStore, followed_trips_max: int) -> None:
-        """Take the two stores, and how many trips a passenger may follow at once."""
+    def __init__(
+        self,
+        *,
+        live: LiveStore,
+        trips: TripStore,
+        timetables: TimetableStore,
+        followed_trips_max: int,
+    ) -> None:
+        """Take the stores, and how many trips a passenger may follow at once."""
+        self._timetables = timetables
         self._live = live
         self._trips = trips
         self._followed_trips_max = followed_trips_max
 
     async def start(self, trip: TrackedTrip, *, request_id: str, body_hash: bytes) -> TrackedTrip:
-        """Begin to track `trip`, or change who drives and follows it."""
+        """Begin to track `trip`, or change who drives and follows it.
+
+        A trip of a timetable that names no stops has those of the timetable. Raises
+        TimetableTripUnknownError.
+        """
+        trip = await self._with_stops(trip)
         kept = await self._trips.start(trip, request_id=request_id, body_hash=body_hash)
         await self._tell_live(kept)
         return kept
+
+    async def _with_stops(self, trip: TrackedTrip) -> TrackedTrip:
+        if not trip.timetable_trip_id or trip.service_date is None:
+            return trip
+        plan = await self._timetables.trip_plan(
+            trip.tenant_id, trip.timetable_trip_id, trip.service_date
+        )
+        if plan is None:
+            raise TimetableTripUnknownError(trip.timetable_trip_id, trip.service_date)
+        if trip.stops:
+            return trip
+        return replace(trip, stops=tuple(_stop_of(stop) for stop in plan.stops))
 
     async def stop(
         self, trip_id: str, *, tenant_id: str, request_id: str, body_hash: bytes
@@ -126,3 +155,14 @@ class Tracking:
         except DependencyUnavailableError:
             # PostgreSQL has it; whoever asks next tells Valkey again.
             _log.warning("track_degraded", trip_id=trip.trip_id)
+
+
+def _stop_of(stop: PlannedStop) -> TripStop:
+    return TripStop(
+        stop_id=stop.stop_id,
+        display_name=stop.display_name[:200],
+        latitude=stop.latitude,
+        longitude=stop.longitude,
+        scheduled_arrival_time=stop.arrival_time,
+        scheduled_departure_time=stop.departure_time,
+    )

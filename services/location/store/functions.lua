@@ -16,6 +16,7 @@
 -- views.lua holds the steps that read.
 
 local DAY_SECONDS = 86400
+local HOUR_SECONDS = 3600
 local EVENTS_KEPT = 1000
 local OUTBOX_KEPT = 50000
 
@@ -314,11 +315,14 @@ local function move_away(keys, args)
   return 'OK'
 end
 
--- args: trip. Marks the trip as over and tells its followers' servers.
+-- args: trip. Marks the trip as over and tells its followers' servers. What is known of it lasts another hour, for those
+-- who were away when it ended.
 local function untrack(keys, args)
-  local trip_key = prefix_of(keys) .. 'trip:' .. args[1]
+  local prefix = prefix_of(keys)
+  local trip_key = prefix .. 'trip:' .. args[1]
   redis.call('HSET', trip_key, 'tracked', '0')
-  redis.call('EXPIRE', trip_key, DAY_SECONDS)
+  redis.call('EXPIRE', trip_key, HOUR_SECONDS)
+  redis.call('EXPIRE', prefix .. 'events:' .. args[1], HOUR_SECONDS)
   redis.call('XADD', keys[1], 'MAXLEN', '~', 4000, '*', 'x' .. args[1], '')
   return 'OK'
 end

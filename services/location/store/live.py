@@ -33,6 +33,7 @@ _RECORD_FIELDS = [
     "capacity",
 ]
 _TRIP_SECONDS = 48 * 3600
+_ENDED_TRIP_SECONDS = 3600
 _DAY_SECONDS = 24 * 3600
 _FOLLOW_SECONDS = 600
 READ_BLOCK_MILLISECONDS = 1_000
@@ -160,11 +161,12 @@ class ValkeyLiveStore:
         async with valkey_answers():
             pipeline = self._client.pipeline(transaction=False)
             key, followers = keys.trip_key(trip.trip_id), keys.followers_key(trip.trip_id)
+            lasts = _ENDED_TRIP_SECONDS if trip.stopped else _TRIP_SECONDS
             pipeline.delete(followers)
             members = trip.follower_ids | trip.conductor_ids
             if members:
                 pipeline.sadd(followers, *members)
-                pipeline.expire(followers, _TRIP_SECONDS)
+                pipeline.expire(followers, lasts)
             record = {
                 "tenant": trip.tenant_id,
                 "driver": trip.driver_id,
@@ -177,7 +179,7 @@ class ValkeyLiveStore:
             }
             # The record last: who finds it finds the followers too.
             pipeline.hset(key, mapping=record)
-            pipeline.expire(key, _TRIP_SECONDS)
+            pipeline.expire(key, lasts)
             await pipeline.execute()
 
     async def untrack(self, trip: TrackedTrip) -> None:
