@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import date
 
 import asyncpg
 import pytest
@@ -53,7 +54,7 @@ async def stopped(trips: TripStore, trip: TrackedTrip, request_id: str = "") -> 
 
 
 async def test_a_trip_comes_back_with_all_that_it_was_started_with(trips: TripStore) -> None:
-    trip = a_trip()
+    trip = a_trip(timetable_trip_id="CNS-110", service_date=date(2026, 3, 1))
     kept = await started(trips, trip)
 
     assert await trips.get(trip.trip_id, tenant_id=TENANT) == kept

@@ -3,7 +3,7 @@
 import time
 import uuid
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from services.location import convert
 from services.location.domain.trips import TrackedTrip, TripStop
@@ -62,8 +62,6 @@ def a_trip(**values: object) -> TrackedTrip:
             ),
         ),
         expected_count=30,
-        timetable_trip_id="CNS-110",
-        service_date=date(2026, 3, 1),
         capacity_count=60,
     )
     return replace(trip, **values)  # type: ignore[arg-type]  # fields by name
