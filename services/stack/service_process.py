@@ -56,9 +56,7 @@ class ServiceProcess:
             command=[sys.executable, "-m", f"services.{service}"],
             log_path=log_path,
             environment={
-                **_inherited_environment(),
-                "PYTHONPATH": os.pathsep.join(str(PROJECT_FOLDER / root) for root in _IMPORT_ROOTS),
-                "PYTHONUNBUFFERED": "1",
+                **python_environment(),
                 **environment,
                 "WAYFARE_INSTANCE": name,
                 "WAYFARE_LISTEN": addresses.listen,
@@ -118,9 +116,12 @@ class ServiceProcess:
         await self.process.kill()
 
 
-def _inherited_environment() -> dict[str, str]:
-    return {
+def python_environment() -> dict[str, str]:
+    """Return the environment in which the project's own modules run, without any settings."""
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
     }
+    roots = os.pathsep.join(str(PROJECT_FOLDER / root) for root in _IMPORT_ROOTS)
+    return {**inherited, "PYTHONPATH": roots, "PYTHONUNBUFFERED": "1"}

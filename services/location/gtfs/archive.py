@@ -6,6 +6,7 @@ again by the reading itself, which never goes past them.
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from services.location.gtfs.faults import FeedBrokenError, Findings
 
 _CHUNK_BYTES = 1 << 20
 _LINE_BYTES_MAX = 65_536
+_COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -58,9 +60,9 @@ class FeedFiles:
 
     def lines(self, name: str, findings: Findings) -> Iterator[str]:
         """Yield the lines of a file; one that cannot be read is a fault and ends it."""
-        with self._open(name) as stream:
-            number = 0
-            try:
+        number = 0
+        try:
+            with self._open(name) as stream:
                 while line := stream.readline(_LINE_BYTES_MAX):
                     number += 1
                     problem = _problem(line)
@@ -69,15 +71,9 @@ class FeedFiles:
                         findings.fault(name, number, "", line[:40], what=what, mend=mend)
                         return
                     yield (line.removeprefix(_BOM) if number == 1 else line).decode()
-            except (zipfile.BadZipFile, OSError, EOFError) as error:
-                findings.fault(
-                    name,
-                    number + 1,
-                    "",
-                    error,
-                    what="the archive is damaged here",
-                    mend="download or export the feed again",
-                )
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+            what, mend = "the file is damaged here", "download or export the feed again"
+            findings.fault(name, number + 1, "", error, what=what, mend=mend)
 
     def _open(self, name: str) -> IO[bytes]:
         return self._archive.open(name) if self._archive else (self.path / name).open("rb")
@@ -129,6 +125,9 @@ def _members(
     texts = [entry for entry in entries if entry.filename.endswith(".txt")]
     if any(entry.flag_bits & 1 for entry in texts):
         what, mend = "the archive is encrypted", "zip the feed without a password"
+        findings.fault(name, 0, "", "", what=what, mend=mend)
+    if any(entry.compress_type not in _COMPRESSIONS for entry in texts):
+        what, mend = "the archive is compressed in a rare way", "zip the feed with deflate"
         findings.fault(name, 0, "", "", what=what, mend=mend)
     if texts and all("/" in entry.filename for entry in texts):
         findings.fault(

@@ -232,13 +232,12 @@ class FeedReader:
             )
         if self._findings.fault_count:
             return
-        what = ""
         if unused == len(feed.trips):
-            what, mend, file = "there is no trip to import", "add trips and stop times", "trips.txt"
-        elif not any(service.span() for service in feed.services.values()):
+            what, mend = "there is no trip to import", "add trips and stop times"
+            self._findings.fault("trips.txt", 0, "", "", what=what, mend=mend)
+        if not any(service.span() for service in feed.services.values()):
             what, mend = "no service runs on any day", "say on which days the services run"
             file = "calendar.txt" if "calendar.txt" in self._files else "calendar_dates.txt"
-        if what:
             self._findings.fault(file, 0, "", "", what=what, mend=mend)
 
 

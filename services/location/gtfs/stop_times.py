@@ -129,7 +129,9 @@ def _check_trip(
         if told < furthest:
             what = "the distance falls along the trip"
             mend = "measure from the shape's first point, or clear the column"
-            findings.fault(_FILE, lines[at], "shape_dist_traveled", told, what=what, mend=mend)
+            findings.fault(
+                _FILE, lines[at], "shape_dist_traveled", f"{told:g}", what=what, mend=mend
+            )
         furthest = furthest if math.isnan(told) else told
 
 

@@ -85,6 +85,7 @@ class PostgresTimetableStore:
     ) -> TripPlan | None:
         """Return the trip as it runs on the day, or None when the tenant's timetable has none."""
         known = self._feeds.get(tenant_id)
+        plan: TripPlan | None = None
         if known is not None:
             plan = self._plans.get((known[1], timetable_trip_id, service_date))
             if plan is not None and self._monotonic() - known[0] < self._feed_seconds:
@@ -94,7 +95,7 @@ class PostgresTimetableStore:
                 return await self._read(connection, tenant_id, timetable_trip_id, service_date)
         except DependencyUnavailableError:
             # A plan that was right a moment ago is better than none.
-            if known is not None and plan is not None:
+            if plan is not None:
                 return self._used(plan)
             raise
 

@@ -8,6 +8,7 @@ from rich.markup import escape
 from services.stack.command.console import errors
 from services.stack.command.demo import demo
 from services.stack.command.follow import follow
+from services.stack.command.gtfs import gtfs
 from services.stack.command.maintenance import certs, logs, migrate, reset
 from services.stack.command.replay import replay
 from services.stack.command.session import login, token
@@ -32,6 +33,7 @@ application = typer.Typer(
 
 for _command in (up, demo, status, logs, login, token, replay, follow, certs, migrate, reset):
     application.command()(_command)
+application.add_typer(gtfs, name="gtfs")
 
 
 def main() -> None:

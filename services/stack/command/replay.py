@@ -1,4 +1,4 @@
-"""`wayfare replay`: recorded traces as drivers on the running stack."""
+"""`wayfare replay`: recorded traces, or the trips of a timetable, as drivers on the stack."""
 
 import asyncio
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from services.stack.command.console import console, seconds
+from services.stack.command.replay_timetable import replay_timetable
 from services.stack.errors import StackError
 from services.stack.home import Home
 from services.stack.replay.access import access_to_home
@@ -20,8 +21,8 @@ _REFRESH_SECONDS = 0.5
 
 def replay(
     files: Annotated[
-        list[Path], typer.Argument(exists=True, dir_okay=False, help="CSV, plain or .gz.")
-    ],
+        list[Path] | None, typer.Argument(exists=True, dir_okay=False, help="CSV, plain or .gz.")
+    ] = None,
     *,
     speed: Annotated[
         float, typer.Option(min=1, max=10_000, help="How many times as fast as recorded.")
@@ -30,6 +31,19 @@ def replay(
         bool, typer.Option("--real-time", help="As fast as recorded: short for --speed 1.")
     ] = False,
     traces: Annotated[int, typer.Option(min=0, help="Only so many traces; 0: all.")] = 0,
+    gtfs: Annotated[
+        Path | None, typer.Option(exists=True, help="Drive the trips of this GTFS feed instead.")
+    ] = None,
+    date: Annotated[str, typer.Option(help="With --gtfs: the service day, 2014-06-03.")] = "",
+    begin: Annotated[
+        str, typer.Option("--from", help="With --gtfs: first departure, HH:MM.")
+    ] = "08:00",
+    hours: Annotated[
+        float, typer.Option(min=0.01, max=48, help="With --gtfs: departures of so many hours.")
+    ] = 1.0,
+    vehicles: Annotated[
+        int, typer.Option(min=1, max=2000, help="With --gtfs: vehicles on the road at most.")
+    ] = 10,
     edge: Annotated[str, typer.Option(help="host:port of another edge of the stack.")] = "",
 ) -> None:
     """Drive recorded traces through the running stack: a new driver and trip for each.
@@ -39,8 +53,26 @@ def replay(
     faster replay is as plausible as the recording; with --real-time each position is captured when
     it is sent.
 
+    With --gtfs the vehicles drive a day of a timetable, shifted to now, with small delays: import
+    the feed first, so that tracking knows its shapes.
+
     Example: wayfare replay data/gps_liverpool_bus14/traces.csv.gz --traces 3 --speed 20
+
+    Example: wayfare replay --gtfs data/gtfs_cairns/cairns_gtfs.zip --date 2014-06-03 --vehicles 5
     """
+    if gtfs is not None:
+        replay_timetable(
+            gtfs,
+            day=date,
+            begin=begin,
+            hours=hours,
+            vehicles=vehicles,
+            speed=1.0 if real_time else speed,
+            edge=edge,
+        )
+        return
+    if not files:
+        raise StackError("Name a file of traces, or a feed: --gtfs FEED --date 2014-06-03.")
     recorded = [trace for path in files for trace in read_traces(path)]
     chosen = recorded[:traces] if traces else recorded
     asyncio.run(_run(chosen, Pace(speed=1.0 if real_time else speed), edge))
