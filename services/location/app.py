@@ -4,14 +4,18 @@ import random
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from services.location import convert
+from services.location import convert, view_messages
 from services.location.driver_stream import DriverStreams
 from services.location.follow_stream import FollowStreams
 from services.location.gateways import IdentityApiKeyVerifier
+from services.location.nearby_calls import NearbyCalls
+from services.location.operations.alerts import AlertHub
 from services.location.operations.batcher import UpdateBatcher
 from services.location.operations.driver_session import DriverSession
+from services.location.operations.fleet import FleetHub
 from services.location.operations.follow_hub import FollowHub
 from services.location.operations.follower import Follower
+from services.location.operations.nearby import Nearby
 from services.location.operations.reports import Reports
 from services.location.operations.ring import Ring
 from services.location.operations.tracking import Tracking
@@ -20,6 +24,9 @@ from services.location.settings import LocationSettings
 from services.location.store.live import READ_BLOCK_MILLISECONDS, ValkeyLiveStore
 from services.location.store.timetables import PostgresTimetableStore
 from services.location.store.trips import PostgresTripStore
+from services.location.store.views import ValkeyViewStore
+from services.location.view_streams import ViewStreams
+from services.location.watching import NoLastKnown, Watching
 from services.shared.clock import Clock, SystemClock
 from services.shared.health import Dependency
 from services.shared.ids import Uuid7Source
@@ -70,8 +77,26 @@ async def wire(
         timetables=timetables,
         followed_trips_max=settings.location_followed_trips_max,
     )
-    driver_streams, batcher = _driver_streams(settings, clock, live, tracking)
+    views = ValkeyViewStore(
+        live.client,
+        bucket_count=settings.location_bucket_count,
+        live_seconds=settings.location_live_seconds,
+    )
+    ids = Uuid7Source(clock)
+    watching = Watching(views=views, clock=clock, ids=ids)
+    driver_streams, batcher = _driver_streams(settings, clock, live, tracking, ids, watching)
     follow_streams, hub = _follow_streams(settings, clock, live, tracking)
+    nearby = Nearby(
+        views=views, last_known=NoLastKnown(), fix_of=view_messages.fix_of_payload, clock=clock
+    )
+    view_streams = ViewStreams(
+        fleets=FleetHub(views=views, encoder=view_messages.FleetMessages()),
+        alerts=AlertHub(views=views, clock=clock),
+        nearby=nearby,
+        clock=clock,
+        settings=settings,
+        random=random.random,
+    )
     servicer = LocationServicer(
         settings=settings,
         clock=clock,
@@ -80,6 +105,8 @@ async def wire(
         reports=Reports(live=live, batcher=batcher),
         driver_streams=driver_streams,
         follow_streams=follow_streams,
+        view_streams=view_streams,
+        nearby_calls=NearbyCalls(nearby),
     )
     rate_limiter = ValkeyRateLimiter(
         settings.valkey_url.get_secret_value(), cluster=settings.valkey_cluster, clock=clock
@@ -92,18 +119,19 @@ async def wire(
         authenticator=Authenticator(tokens, api_keys),
         rate_limiter=rate_limiter,
         clock=clock,
-        ids=Uuid7Source(clock),
+        ids=ids,
         services=[location_service_pb2.DESCRIPTOR.services_by_name["LocationService"]],
         # Live positions go on without PostgreSQL, and streams stay open without Valkey.
         dependencies=[
             Dependency(name="valkey", check=live.ping, required=False),
             Dependency(name="postgresql", check=database.ping, required=False),
         ],
-        raw_methods=("StreamDriver", "FollowTrip"),
+        raw_methods=("StreamDriver", "FollowTrip", "FollowFleet", "FollowNearby", "FollowAlerts"),
     )
     location_service_pb2_grpc.add_LocationServiceServicer_to_server(servicer, rpc.server)
     rpc.on_drain(driver_streams.drain_all)
     rpc.on_drain(follow_streams.drain_all)
+    rpc.on_drain(view_streams.drain_all)
     background = [
         batcher.run,
         hub.run,
@@ -111,6 +139,9 @@ async def wire(
         driver_streams.acknowledgements.run,
         follow_streams.ring.run,
         trips.sweep_requests,
+        view_streams.fleets.run,
+        view_streams.alerts.run,
+        *watching.background,
     ]
     return rpc, background
 
@@ -145,13 +176,19 @@ def _api_keys(stack: AsyncExitStack, settings: LocationSettings, clock: Clock) -
 
 
 def _driver_streams(
-    settings: LocationSettings, clock: Clock, live: ValkeyLiveStore, tracking: Tracking
+    settings: LocationSettings,
+    clock: Clock,
+    live: ValkeyLiveStore,
+    tracking: Tracking,
+    ids: Uuid7Source,
+    watching: Watching,
 ) -> tuple[DriverStreams, UpdateBatcher]:
     batcher = UpdateBatcher(
         live=live,
         tick_seconds=settings.location_tick_seconds,
         pending_max=settings.location_pending_max,
         on_degraded=lambda degraded: streams.tell_degraded(degraded),  # noqa: PLW0108 - not there yet
+        on_accepted=watching.accepted,
     )
     heartbeats: Ring[DriverSession] = Ring(
         # Twice per heartbeat, so that no silence is longer than one.
@@ -173,6 +210,8 @@ def _driver_streams(
         random=random.random,
         heartbeats=heartbeats,
         acknowledgements=acknowledgements,
+        ids=ids,
+        on_refused=watching.error_rates.refused,
     )
     return streams, batcher
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from services.location import convert
+from services.location import convert, view_messages
 from services.location.domain.positions import PositionGate, PositionRules, Refusal
 from services.location.domain.trips import TripStatus
 from services.location.errors import (
@@ -33,6 +33,7 @@ from services.location.quick_check import is_surely_valid
 from services.location.settings import LocationSettings
 from services.shared.clock import Clock
 from services.shared.errors import DomainError
+from services.shared.ids import Uuid7Source
 from services.shared.rpc.caller import Caller, current_caller
 from services.shared.rpc.validation import check_message, parse_message, read_message
 from wayfare.location.v1 import driver_stream_pb2
@@ -55,6 +56,8 @@ class DriverStreams:
     random: Callable[[], float]
     heartbeats: Ring[DriverSession]
     acknowledgements: Ring[DriverSession]
+    ids: Uuid7Source
+    on_refused: Callable[[str], None] = lambda _: None
 
     async def serve(self, context: Any) -> None:
         """Take messages and write replies until one side ends the stream."""
@@ -129,7 +132,9 @@ class DriverStreams:
             gate=gate_for(self.settings, grant.capture_milliseconds, grant.live_payload),
             batcher=self.batcher,
             token_expire_time=caller.token_expire_time,
+            on_refused=self.on_refused,
         )
+        session.newest_payload = grant.live_payload
         return session, grant, expected_count
 
     def _welcome(self, grant: SessionGrant) -> bytes:
@@ -179,7 +184,8 @@ class DriverStreams:
             )
         elif message.HasField("status"):
             status = convert.status_of(message.status.status)
-            session.receive_status(message.seq, status, convert.status_payload(message.status))
+            payload = convert.status_payload(message.status)
+            session.receive_status(message.seq, status, payload, self._alert(session, message))
         elif message.HasField("boarding"):
             payload = convert.boarding_payload(message.boarding, expected_count)
             session.receive_boarding(message.seq, payload)
@@ -187,6 +193,18 @@ class DriverStreams:
             session.refuse(
                 message.seq, Refusal.HELLO_EXPECTED_FIRST.value, "hello comes first, and once"
             )
+
+    def _alert(self, session: DriverSession, message: driver_stream_pb2.DriverMessage) -> bytes:
+        """Return what staff is alerted of with a status; empty unless the driver calls for help."""
+        if convert.status_of(message.status.status) is not TripStatus.EMERGENCY:
+            return b""
+        return view_messages.emergency(
+            alert_id=self.ids.new_id(),
+            trip_id=session.trip_id,
+            vehicle_id=session.publisher.vehicle_id,
+            payload=session.newest_payload,
+            raised=message.status.capture_time,
+        )
 
     async def _write_all(
         self, session: DriverSession, reader: "asyncio.Task[None]", context: Any

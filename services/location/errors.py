@@ -121,6 +121,30 @@ class TimetableTripUnknownError(DomainError):
         )
 
 
+class ViewportInvalidError(DomainError):
+    """Says that a viewport's corners are swapped or outside the world."""
+
+    kind = Kind.INVALID
+    reason = "VIEWPORT_INVALID"
+
+    def __init__(self) -> None:
+        """Say what a viewport must be."""
+        super().__init__(
+            "the viewport's southwest corner must lie south of its northeast one, within the world"
+        )
+
+
+class NotYourTenantError(DomainError):
+    """Says that the tenant of the request is not the caller's."""
+
+    kind = Kind.PERMISSION
+    reason = "NOT_YOUR_TENANT"
+
+    def __init__(self, tenant_id: str) -> None:
+        """Name the tenant."""
+        super().__init__("this is not your tenant", metadata={"tenant_id": tenant_id})
+
+
 class HelloExpectedFirstError(DomainError):
     """Says that hello must be the first message, and only the first."""
 

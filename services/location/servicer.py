@@ -12,16 +12,17 @@ from google.protobuf.message import Message
 from services.location import convert
 from services.location.driver_stream import DriverStreams, gate_for
 from services.location.follow_stream import FollowStreams
+from services.location.nearby_calls import NearbyCalls
 from services.location.operations.reports import ReportedPosition, Reports
 from services.location.operations.tracking import Tracking
 from services.location.ports.live import LiveStore, Publisher
 from services.location.settings import LocationSettings
+from services.location.view_streams import ViewStreams
 from services.shared.clock import Clock
 from services.shared.errors import NotImplementedYetError
 from services.shared.rpc.caller import current_caller
 from services.shared.rpc.timestamps import timestamp_of
 from wayfare.location.v1 import (
-    fleet_pb2,
     geofence_pb2,
     location_service_pb2,
     location_service_pb2_grpc,
@@ -45,6 +46,8 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         reports: Reports,
         driver_streams: DriverStreams,
         follow_streams: FollowStreams,
+        view_streams: ViewStreams,
+        nearby_calls: NearbyCalls,
     ) -> None:
         """Serve by the given operations."""
         self._settings = settings
@@ -54,6 +57,8 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         self._reports = reports
         self._driver_streams = driver_streams
         self._follow_streams = follow_streams
+        self._view_streams = view_streams
+        self._nearby_calls = nearby_calls
 
     async def StreamDriver(self, _request_iterator: AsyncIterator[Any], context: Any) -> None:  # type: ignore[override]  # written, not yielded
         """Stream a driver's positions in; both sides are bytes here, see driver_stream.py."""
@@ -175,23 +180,23 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         )
         return convert.trip_to_proto(trip)
 
-    def FollowFleet(self, _request: Any, _context: Any) -> AsyncIterator[fleet_pb2.FleetFrame]:
-        """Is not served yet."""
-        _not_yet("FollowFleet")
+    async def FollowFleet(self, request: _pb.FollowFleetRequest, context: Any) -> None:  # type: ignore[override]  # written, not yielded
+        """Stream a fleet's frames out as bytes, see view_streams.py."""
+        await self._view_streams.follow_fleet(request, context)
 
-    def FollowNearby(self, _request: Any, _context: Any) -> AsyncIterator[fleet_pb2.NearbyFrame]:
-        """Is not served yet."""
-        _not_yet("FollowNearby")
+    async def FollowNearby(self, request: _pb.FollowNearbyRequest, context: Any) -> None:  # type: ignore[override]  # written, not yielded
+        """Stream the drivers near a point as bytes."""
+        await self._view_streams.follow_nearby(request, context)
 
-    def FollowAlerts(self, _request: Any, _context: Any) -> AsyncIterator[fleet_pb2.AlertUpdate]:
-        """Is not served yet."""
-        _not_yet("FollowAlerts")
+    async def FollowAlerts(self, request: _pb.FollowAlertsRequest, context: Any) -> None:  # type: ignore[override]  # written, not yielded
+        """Stream a tenant's alerts as bytes."""
+        await self._view_streams.follow_alerts(request, context)
 
     async def ListNearbyDrivers(
-        self, _request: Any, _context: Any
+        self, request: _pb.ListNearbyDriversRequest, _context: Any
     ) -> _pb.ListNearbyDriversResponse:
-        """Is not served yet."""
-        _not_yet("ListNearbyDrivers")
+        """List the free drivers near a point."""
+        return await self._nearby_calls.list(request)
 
     async def GetTripTrack(self, _request: Any, _context: Any) -> _pb.TripTrack:
         """Is not served yet."""

@@ -225,3 +225,23 @@ class StatusNotAllowedError(WayfareError, reason="STATUS_NOT_ALLOWED"):
 
 class TripOfAnotherTenantError(WayfareError, reason="TRIP_OF_ANOTHER_TENANT"):
     """Says that the trip runs under another tenant."""
+
+
+class NotYourTenantError(WayfareError, reason="NOT_YOUR_TENANT"):
+    """Says that the tenant of the request is not the caller's."""
+
+
+class GeofenceShapeInvalidError(WayfareError, reason="GEOFENCE_SHAPE_INVALID"):
+    """Says that the area of a geofence crosses itself or has no inside."""
+
+
+class TooManyGeofencesError(WayfareError, reason="TOO_MANY_GEOFENCES"):
+    """Says that the tenant has as many geofences as one may."""
+
+
+class TimetableTripUnknownError(WayfareError, reason="TIMETABLE_TRIP_UNKNOWN"):
+    """Says that no imported timetable has the trip on the day."""
+
+
+class ViewportInvalidError(WayfareError, reason="VIEWPORT_INVALID"):
+    """Says that the viewport's corners are swapped or outside the world."""

@@ -5,7 +5,7 @@ lean.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -89,8 +89,12 @@ class DriverSession:
         gate: PositionGate,
         batcher: UpdateBatcher,
         token_expire_time: datetime | None,
+        on_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Begin after `resume_seq`; submit to `batcher` what `gate` lets pass."""
+        """Begin after `resume_seq`; submit to `batcher` what `gate` lets pass.
+
+        `on_refused` is told the tenant for each refused message.
+        """
         self.publisher = publisher
         self.session = session
         self.trip_id = trip_id
@@ -98,6 +102,8 @@ class DriverSession:
         self._trip_status = trip_status
         self._gate = gate
         self._batcher = batcher
+        self._on_refused = on_refused
+        self.newest_payload = b""
         self._received_seq = resume_seq
         self._decided_seq = resume_seq
         self._acknowledged_seq = resume_seq
@@ -125,6 +131,7 @@ class DriverSession:
         if refusal is not None:
             self.refuse(seq, refusal.value)
             return
+        self.newest_payload = payload
         self._submit(seq, POSITION, payload, fix=fix)
 
     def receive_status(
@@ -167,6 +174,7 @@ class DriverSession:
             return
         self._received_seq = max(self._received_seq, seq)
         self._rejected.append(Rejected(seq, reason, detail))
+        self._on_refused(self.publisher.tenant_id)
         if not self._in_flight:
             self._decided_seq = self._received_seq
             self._acknowledge_now()

@@ -47,7 +47,9 @@ class ValkeyFunctions:
             for library in LIBRARIES:
                 await self._client.function_load(library, replace=True)
 
-    async def call(self, function: str, key: str, arguments: Sequence[str | int | bytes]) -> Any:
+    async def call(
+        self, function: str, key: str, arguments: Sequence[str | int | float | bytes]
+    ) -> Any:
         """Call `function` with one key, which decides the slot on a cluster."""
         async with valkey_answers():
             try:

@@ -39,6 +39,11 @@ def follows_key(user_id: str) -> str:
     return f"loc:{{u:{user_id}}}:follows"
 
 
+def alerts_key(tenant_id: str) -> str:
+    """Name the stream of a tenant's alerts, KEYS[1] of alerts.lua; 24 hours after the last one."""
+    return f"loc:{{a:{tenant_id}}}:alerts"
+
+
 def request_key(request_id: str) -> str:
     """Name the string of a request's answer, after 32 bytes of the hash of its body; 24 hours."""
     return f"loc:{{r:{request_id}}}:request"

@@ -53,7 +53,7 @@ class ValkeyLiveStore:
         clock: Clock,
     ) -> None:
         """Write by `client`; wait for ticks by `reader`, whose time limit is longer than a wait."""
-        self._client = client
+        self.client = client
         self._reader = reader
         self._reader.set_response_callback("XREAD", _as_it_came)
         self._bucket_count = bucket_count
@@ -66,7 +66,7 @@ class ValkeyLiveStore:
         """Ask for an answer. The first one loads the functions."""
         await self._functions.load_once()
         async with valkey_answers():
-            await self._client.ping()
+            await self.client.ping()
 
     def bucket_of(self, driver_id: str) -> int:
         """Return the driver's bucket."""
@@ -159,7 +159,7 @@ class ValkeyLiveStore:
 
     async def _write_record(self, trip: TrackedTrip) -> None:
         async with valkey_answers():
-            pipeline = self._client.pipeline(transaction=False)
+            pipeline = self.client.pipeline(transaction=False)
             key, followers = keys.trip_key(trip.trip_id), keys.followers_key(trip.trip_id)
             lasts = _ENDED_TRIP_SECONDS if trip.stopped else _TRIP_SECONDS
             pipeline.delete(followers)
@@ -190,7 +190,7 @@ class ValkeyLiveStore:
     async def tracked_trip(self, trip_id: str) -> TrackedTrip | None:
         """Return the trip, without its stops and followers, or None when it is not known here."""
         async with valkey_answers():
-            record = await self._client.hmget(keys.trip_key(trip_id), _RECORD_FIELDS)
+            record = await self.client.hmget(keys.trip_key(trip_id), _RECORD_FIELDS)
         if record[0] is None:
             return None
         # Records of an older version lack the last fields.
@@ -214,7 +214,7 @@ class ValkeyLiveStore:
     async def is_follower(self, trip_id: str, user_id: str) -> bool:
         """Say whether the user is among the trip's followers or conductors."""
         async with valkey_answers():
-            return bool(await self._client.sismember(keys.followers_key(trip_id), user_id))
+            return bool(await self.client.sismember(keys.followers_key(trip_id), user_id))
 
     async def snapshot(self, trip: TrackedTrip, *, with_events: bool) -> TripState:
         """Return the live state of the trip, read in one atomic step."""
@@ -240,7 +240,7 @@ class ValkeyLiveStore:
     async def vehicle_state(self, tenant_id: str, vehicle_id: str) -> DriverState | None:
         """Return the newest that is known of a vehicle's driver, or None."""
         async with valkey_answers():
-            driver_id = await self._client.get(keys.vehicle_key(tenant_id, vehicle_id))
+            driver_id = await self.client.get(keys.vehicle_key(tenant_id, vehicle_id))
         if driver_id is None:
             return None
         capture, received, vehicle, trip, tenant, live = await self._call(
@@ -314,12 +314,12 @@ class ValkeyLiveStore:
     async def unfollow(self, user_id: str, trip_id: str) -> None:
         """Count the trip no more."""
         async with valkey_answers():
-            await self._client.zrem(keys.follows_key(user_id), trip_id)
+            await self.client.zrem(keys.follows_key(user_id), trip_id)
 
     async def replay_answer(self, request_id: str, body_hash: bytes) -> bytes | None:
         """Return the answer that a request got before, or None. Raises RequestIdReusedError."""
         async with valkey_answers():
-            kept: bytes | None = await self._client.get(keys.request_key(request_id))
+            kept: bytes | None = await self.client.get(keys.request_key(request_id))
         if kept is None:
             return None
         if kept[: len(body_hash)] != body_hash:
@@ -330,20 +330,20 @@ class ValkeyLiveStore:
     async def keep_answer(self, request_id: str, body_hash: bytes, answer: bytes) -> None:
         """Keep the answer of a request for a day."""
         async with valkey_answers():
-            await self._client.set(
+            await self.client.set(
                 keys.request_key(request_id), body_hash + answer, ex=_DAY_SECONDS, nx=True
             )
 
     async def last_tick_id(self, bucket: int) -> bytes:
         """Return the id of the bucket's last tick, 0-0 when there was none."""
         async with valkey_answers():
-            newest = await self._client.xrevrange(keys.updates_key(bucket), count=1)
+            newest = await self.client.xrevrange(keys.updates_key(bucket), count=1)
         return newest[0][0] if newest else b"0-0"
 
     async def first_tick_id(self, bucket: int) -> bytes:
         """Return the id of the oldest tick that is kept, 0-0 when there is none."""
         async with valkey_answers():
-            oldest = await self._client.xrange(keys.updates_key(bucket), count=1)
+            oldest = await self.client.xrange(keys.updates_key(bucket), count=1)
         return oldest[0][0] if oldest else b"0-0"
 
     async def read_ticks(self, bucket: int, after: bytes) -> Sequence[Tick]:
@@ -365,7 +365,7 @@ class ValkeyLiveStore:
 
     async def _point_vehicle(self, tenant_id: str, vehicle_id: str, driver_id: str) -> None:
         async with valkey_answers():
-            await self._client.set(
+            await self.client.set(
                 keys.vehicle_key(tenant_id, vehicle_id), driver_id, ex=_DAY_SECONDS
             )
 

@@ -50,30 +50,27 @@ local function snapshot(keys, args)
   return {trip[1], trip[2], trip[3], trip[4], trip[5], trip[6], position, events, trip[7], trip[8], trip[9]}
 end
 
--- args: tenant, longitude, latitude, radius_m, class ('' is one too), least radius_m to begin with, most drivers,
--- oldest capture_ms. Returns {driver, capture_ms, class, payload, ...}: the free drivers near a point, the nearest first, at least as many as
--- asked for if there are. The caller filters by exact distance. The radius grows, because sorting all drivers of a city takes long.
-local function nearby(keys, args)
-  local prefix = prefix_of(keys)
-  local key = prefix .. 'nearby:' .. args[1] .. ':' .. args[5]
-  local most, oldest = tonumber(args[7]), tonumber(args[8])
-  local largest, radius = tonumber(args[4]), math.min(tonumber(args[6]), tonumber(args[4]))
+-- Appends {driver, capture_ms, class, payload, ...} to found: the free drivers of one class near a point, the nearest first, at least as
+-- many as asked for if there are. The radius grows, because sorting all drivers of a city takes long.
+local function nearby_of_class(found, prefix, tenant, class, longitude, latitude, largest, radius, most, oldest)
+  local key = prefix .. 'nearby:' .. tenant .. ':' .. class
   local count = most + 16
   while true do
-    local members = redis.call('GEOSEARCH', key, 'FROMLONLAT', args[2], args[3],
+    local members = redis.call('GEOSEARCH', key, 'FROMLONLAT', longitude, latitude,
       'BYRADIUS', radius, 'm', 'ASC', 'COUNT', count)
-    local found = {}
     if #members >= most or radius >= largest then
+      local rows = {}
       for _, driver in ipairs(members) do
         local state = redis.call('HMGET', prefix .. 'driver:' .. driver, 'capture', 'payload')
         if state[1] and state[2] and tonumber(state[1]) >= oldest then
-          found[#found + 1] = driver
-          found[#found + 1] = state[1]
-          found[#found + 1] = args[5]
-          found[#found + 1] = state[2]
+          local n = #rows
+          rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4] = driver, state[1], class, state[2]
         end
       end
-      if #found >= most * 4 or (radius >= largest and #members < count) then return found end
+      if #rows >= most * 4 or (radius >= largest and #members < count) then
+        for i = 1, #rows do found[#found + 1] = rows[i] end
+        return
+      end
     end
     if #members >= count then
       -- Too many of the nearest are too old.
@@ -84,8 +81,20 @@ local function nearby(keys, args)
   end
 end
 
+-- args: tenant, longitude, latitude, radius_m, least radius_m to begin with, most drivers of a class, oldest capture_ms, then the
+-- classes ('' is one too). Returns rows as nearby_of_class; the caller measures distances exactly.
+local function nearby(keys, args)
+  local found = {}
+  local largest = tonumber(args[4])
+  for i = 8, #args do
+    nearby_of_class(found, prefix_of(keys), args[1], args[i], args[2], args[3], largest,
+      math.min(tonumber(args[5]), largest), tonumber(args[6]), tonumber(args[7]))
+  end
+  return found
+end
+
 -- args: tenant, heard of since (ms of this server's clock), live_ms, most. Returns {now_ms, how many are online, is cut off (1 or 0),
--- then driver, heard_ms, vehicle, class, trip, status of the trip, newest position per driver heard of since}.
+-- then driver, heard_ms, vehicle, class, trip, status of the trip, newest position or '' per driver heard of since}.
 local function fleet(keys, args)
   local prefix = prefix_of(keys)
   local key, now = prefix .. 'presence:' .. args[1], now_ms()
@@ -96,14 +105,14 @@ local function fleet(keys, args)
   local rows = {string.format('%.0f', now), redis.call('ZCOUNT', key, string.format('%.0f', oldest), '+inf'), cut_off}
   for i = 1, #heard, 2 do
     local state = redis.call('HMGET', prefix .. 'driver:' .. heard[i], 'vehicle', 'class', 'trip', 'payload')
-    if state[1] and state[4] then
+    if state[1] then
       local status = ''
-      if state[3] ~= '' then
+      if state[3] and state[3] ~= '' then
         status = redis.call('HGET', prefix .. 'trip:' .. state[3], 'status') or ''
       end
       local n = #rows
-      rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4] = heard[i], heard[i + 1], state[1], state[2]
-      rows[n + 5], rows[n + 6], rows[n + 7] = state[3], status, state[4]
+      rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4] = heard[i], heard[i + 1], state[1], state[2] or ''
+      rows[n + 5], rows[n + 6], rows[n + 7] = state[3] or '', status, state[4] or ''
     end
   end
   return rows
