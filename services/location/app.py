@@ -8,6 +8,8 @@ from services.location import convert, view_messages
 from services.location.driver_stream import DriverStreams
 from services.location.follow_stream import FollowStreams
 from services.location.gateways import IdentityApiKeyVerifier
+from services.location.geofence_calls import GeofenceCalls
+from services.location.history_calls import HistoryCalls
 from services.location.nearby_calls import NearbyCalls
 from services.location.operations.alerts import AlertHub
 from services.location.operations.batcher import UpdateBatcher
@@ -19,19 +21,17 @@ from services.location.operations.nearby import Nearby
 from services.location.operations.reports import Reports
 from services.location.operations.ring import Ring
 from services.location.operations.tracking import Tracking
+from services.location.operations.tracks import Tracks
 from services.location.servicer import LocationServicer
 from services.location.settings import LocationSettings
-from services.location.store.live import READ_BLOCK_MILLISECONDS, ValkeyLiveStore
-from services.location.store.timetables import PostgresTimetableStore
-from services.location.store.trips import PostgresTripStore
-from services.location.store.views import ValkeyViewStore
+from services.location.store.live import ValkeyLiveStore
+from services.location.stores import Stores, open_stores
 from services.location.view_streams import ViewStreams
-from services.location.watching import NoLastKnown, Watching
+from services.location.watching import Watching
 from services.shared.clock import Clock, SystemClock
 from services.shared.health import Dependency
 from services.shared.ids import Uuid7Source
 from services.shared.logs import configure_logging
-from services.shared.postgres import open_database
 from services.shared.rpc.authentication import (
     ApiKeyVerifier,
     Authenticator,
@@ -42,7 +42,6 @@ from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
 from services.shared.rpc.rate_limits import ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
-from services.shared.valkey import CONNECTIONS_MAX, open_valkey
 from wayfare.identity.v1 import identity_service_pb2
 from wayfare.location.v1 import location_service_pb2, location_service_pb2_grpc
 
@@ -64,34 +63,26 @@ async def wire(
     stack: AsyncExitStack, settings: LocationSettings, *, clock: Clock, api_keys: ApiKeyVerifier
 ) -> tuple[RpcServer, Sequence[Background]]:
     """Return the server and its background work; what is opened is closed by `stack`."""
-    database = await open_database(
-        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
-    )
-    stack.push_async_callback(database.close)
-    live = _open_live(stack, settings, clock)
-    trips = PostgresTripStore(database, clock)
-    timetables = PostgresTimetableStore(database)
+    stores = await open_stores(stack, settings, clock)
+    live, ids = stores.live, Uuid7Source(clock)
     tracking = Tracking(
         live=live,
-        trips=trips,
-        timetables=timetables,
+        trips=stores.trips,
+        timetables=stores.timetables,
         followed_trips_max=settings.location_followed_trips_max,
     )
-    views = ValkeyViewStore(
-        live.client,
-        bucket_count=settings.location_bucket_count,
-        live_seconds=settings.location_live_seconds,
-    )
-    ids = Uuid7Source(clock)
-    watching = Watching(views=views, clock=clock, ids=ids)
+    watching = Watching(stores=stores, settings=settings, clock=clock, ids=ids)
     driver_streams, batcher = _driver_streams(settings, clock, live, tracking, ids, watching)
     follow_streams, hub = _follow_streams(settings, clock, live, tracking)
     nearby = Nearby(
-        views=views, last_known=NoLastKnown(), fix_of=view_messages.fix_of_payload, clock=clock
+        views=stores.views,
+        last_known=stores.history,
+        fix_of=view_messages.fix_of_payload,
+        clock=clock,
     )
     view_streams = ViewStreams(
-        fleets=FleetHub(views=views, encoder=view_messages.FleetMessages()),
-        alerts=AlertHub(views=views, clock=clock),
+        fleets=FleetHub(views=stores.views, encoder=view_messages.FleetMessages()),
+        alerts=AlertHub(views=stores.views, clock=clock),
         nearby=nearby,
         clock=clock,
         settings=settings,
@@ -102,32 +93,25 @@ async def wire(
         clock=clock,
         live=live,
         tracking=tracking,
-        reports=Reports(live=live, batcher=batcher),
+        reports=Reports(
+            live=live,
+            batcher=batcher,
+            last_known=stores.history,
+            on_late=watching.recorder.late,
+        ),
         driver_streams=driver_streams,
         follow_streams=follow_streams,
         view_streams=view_streams,
         nearby_calls=NearbyCalls(nearby),
+        history_calls=HistoryCalls(
+            history=stores.history,
+            tracks=Tracks(stores.history),
+            tracking=tracking,
+            clock=clock,
+        ),
+        geofence_calls=GeofenceCalls(stores.geofences, clock),
     )
-    rate_limiter = ValkeyRateLimiter(
-        settings.valkey_url.get_secret_value(), cluster=settings.valkey_cluster, clock=clock
-    )
-    stack.push_async_callback(rate_limiter.close)
-    tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
-    rpc = RpcServer(
-        service_name=SERVICE_NAME,
-        settings=settings,
-        authenticator=Authenticator(tokens, api_keys),
-        rate_limiter=rate_limiter,
-        clock=clock,
-        ids=ids,
-        services=[location_service_pb2.DESCRIPTOR.services_by_name["LocationService"]],
-        # Live positions go on without PostgreSQL, and streams stay open without Valkey.
-        dependencies=[
-            Dependency(name="valkey", check=live.ping, required=False),
-            Dependency(name="postgresql", check=database.ping, required=False),
-        ],
-        raw_methods=("StreamDriver", "FollowTrip", "FollowFleet", "FollowNearby", "FollowAlerts"),
-    )
+    rpc = _server(stack, settings, clock, ids, stores, api_keys)
     location_service_pb2_grpc.add_LocationServiceServicer_to_server(servicer, rpc.server)
     rpc.on_drain(driver_streams.drain_all)
     rpc.on_drain(follow_streams.drain_all)
@@ -138,7 +122,7 @@ async def wire(
         driver_streams.heartbeats.run,
         driver_streams.acknowledgements.run,
         follow_streams.ring.run,
-        trips.sweep_requests,
+        stores.trips.sweep_requests,
         view_streams.fleets.run,
         view_streams.alerts.run,
         *watching.background,
@@ -146,25 +130,33 @@ async def wire(
     return rpc, background
 
 
-def _open_live(stack: AsyncExitStack, settings: LocationSettings, clock: Clock) -> ValkeyLiveStore:
-    url, cluster = settings.valkey_url.get_secret_value(), settings.valkey_cluster
-    client = open_valkey(url, cluster=cluster)
-    reader = open_valkey(
-        url,
-        cluster=cluster,
-        timeout_seconds=READ_BLOCK_MILLISECONDS / 1000 + 2,
-        # Each bucket's reader holds one while it waits.
-        connections_max=settings.location_bucket_count + CONNECTIONS_MAX,
+def _server(
+    stack: AsyncExitStack,
+    settings: LocationSettings,
+    clock: Clock,
+    ids: Uuid7Source,
+    stores: Stores,
+    api_keys: ApiKeyVerifier,
+) -> RpcServer:
+    rate_limiter = ValkeyRateLimiter(
+        settings.valkey_url.get_secret_value(), cluster=settings.valkey_cluster, clock=clock
     )
-    stack.push_async_callback(client.aclose)
-    stack.push_async_callback(reader.aclose)
-    return ValkeyLiveStore(
-        client,
-        reader=reader,
-        bucket_count=settings.location_bucket_count,
-        live_seconds=settings.location_live_seconds,
-        updates_kept=settings.location_updates_kept,
+    stack.push_async_callback(rate_limiter.close)
+    tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
+    return RpcServer(
+        service_name=SERVICE_NAME,
+        settings=settings,
+        authenticator=Authenticator(tokens, api_keys),
+        rate_limiter=rate_limiter,
         clock=clock,
+        ids=ids,
+        services=[location_service_pb2.DESCRIPTOR.services_by_name["LocationService"]],
+        # Live positions go on without PostgreSQL, and streams stay open without Valkey.
+        dependencies=[
+            Dependency(name="valkey", check=stores.live.ping, required=False),
+            Dependency(name="postgresql", check=stores.database.ping, required=False),
+        ],
+        raw_methods=("StreamDriver", "FollowTrip", "FollowFleet", "FollowNearby", "FollowAlerts"),
     )
 
 

@@ -1,5 +1,6 @@
 """Converts between protos and domain. Pure."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
@@ -215,12 +216,9 @@ def trip_to_proto(trip: TrackedTrip) -> trip_pb2.TrackedTrip:
     return message
 
 
-def body_hash_bytes(message: Message) -> bytes:
-    """Return the bytes of which the hash stands for a request's body.
-
-    The same for the same fields.
-    """
-    return message.SerializeToString(deterministic=True)
+def hash_of(request: Message) -> bytes:
+    """Return 32 bytes that stand for a request's body: the same for the same fields."""
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 
 def _stop_from_proto(stop: trip_pb2.TripStop) -> TripStop:

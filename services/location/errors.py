@@ -145,6 +145,34 @@ class NotYourTenantError(DomainError):
         super().__init__("this is not your tenant", metadata={"tenant_id": tenant_id})
 
 
+class GeofenceShapeInvalidError(DomainError):
+    """Says that the border of an area crosses itself, or that it has no inside."""
+
+    kind = Kind.INVALID
+    reason = "GEOFENCE_SHAPE_INVALID"
+
+    def __init__(self, corner_index: int) -> None:
+        """Name the corner near which it does."""
+        super().__init__(
+            "the polygon crosses itself or has no inside",
+            metadata={"corner_index": str(corner_index)},
+        )
+
+
+class TooManyGeofencesError(DomainError):
+    """Says that the tenant has as many geofences as one may."""
+
+    kind = Kind.EXHAUSTED
+    reason = "TOO_MANY_GEOFENCES"
+
+    def __init__(self, geofences_max: int) -> None:
+        """Say how many one may have."""
+        super().__init__(
+            f"you have {geofences_max} geofences already; delete one first",
+            metadata={"max_geofences": str(geofences_max)},
+        )
+
+
 class HelloExpectedFirstError(DomainError):
     """Says that hello must be the first message, and only the first."""
 

@@ -9,8 +9,8 @@ from google.type import latlng_pb2
 
 from services.location import view_messages
 from services.location.operations.nearby import Nearby, Place
+from services.location.tenants import tenant_asked_for
 from services.shared.errors import FieldViolation, RequestInvalidError
-from services.shared.rpc.caller import current_caller
 from wayfare.location.v1 import location_service_pb2
 
 RADIUS_METERS = 3_000.0
@@ -36,6 +36,7 @@ class NearbyCalls:
             request.location,
             radius_meters=request.radius_meters or RADIUS_METERS,
             vehicle_class=request.vehicle_class,
+            tenant_id=tenant_asked_for(request.tenant_id),
         )
         page_size = min(request.page_size or _PAGE_SIZE, _PAGE_SIZE_MOST)
         offset = _offset_of(request.page_token, place)
@@ -52,7 +53,9 @@ class NearbyCalls:
         return response
 
 
-def place_of(location: latlng_pb2.LatLng, *, radius_meters: float, vehicle_class: int) -> Place:
+def place_of(
+    location: latlng_pb2.LatLng, *, radius_meters: float, vehicle_class: int, tenant_id: str
+) -> Place:
     """Return where the caller looks. Raises RequestInvalidError outside the world."""
     if abs(location.latitude) > 90 or abs(location.longitude) > 180:
         description = "latitude must be from -90 to 90 and longitude from -180 to 180 degrees"
@@ -61,7 +64,7 @@ def place_of(location: latlng_pb2.LatLng, *, radius_meters: float, vehicle_class
             fields=[FieldViolation(field="location", description=description)],
         )
     return Place(
-        tenant_id=current_caller().tenant_id,
+        tenant_id=tenant_id,
         latitude=location.latitude,
         longitude=location.longitude,
         radius_meters=radius_meters,

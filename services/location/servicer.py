@@ -1,17 +1,17 @@
 """Serves LocationService's methods: from proto to operations and back. Decides nothing."""
 
-import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
-from google.protobuf.message import Message
 
 from services.location import convert
 from services.location.driver_stream import DriverStreams, gate_for
 from services.location.follow_stream import FollowStreams
+from services.location.geofence_calls import GeofenceCalls
+from services.location.history_calls import HistoryCalls
 from services.location.nearby_calls import NearbyCalls
 from services.location.operations.reports import ReportedPosition, Reports
 from services.location.operations.tracking import Tracking
@@ -48,6 +48,8 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         follow_streams: FollowStreams,
         view_streams: ViewStreams,
         nearby_calls: NearbyCalls,
+        history_calls: HistoryCalls,
+        geofence_calls: GeofenceCalls,
     ) -> None:
         """Serve by the given operations."""
         self._settings = settings
@@ -59,6 +61,8 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         self._follow_streams = follow_streams
         self._view_streams = view_streams
         self._nearby_calls = nearby_calls
+        self._history_calls = history_calls
+        self._geofence_calls = geofence_calls
 
     async def StreamDriver(self, _request_iterator: AsyncIterator[Any], context: Any) -> None:  # type: ignore[override]  # written, not yielded
         """Stream a driver's positions in; both sides are bytes here, see driver_stream.py."""
@@ -73,7 +77,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
     ) -> _pb.ReportPositionsResponse:
         """Take up to 500 positions at once."""
         caller = current_caller()
-        body_hash = _hash_of(request)
+        body_hash = convert.hash_of(request)
         request_key = f"{caller.user_id}:{request.request_id}" if request.request_id else ""
         if request_key:
             answer = await self._live.replay_answer(request_key, body_hash)
@@ -124,19 +128,20 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
     ) -> position_pb2.VehiclePosition:
         """Get the newest position of a vehicle."""
         caller = current_caller()
-        state = await self._reports.vehicle_position(caller.tenant_id, request.vehicle_id)
+        state, degraded = await self._reports.vehicle_position(caller.tenant_id, request.vehicle_id)
         received = datetime.fromtimestamp(state.received_milliseconds / 1000, UTC)
         return position_pb2.VehiclePosition(
             vehicle_id=state.vehicle_id,
             trip_id=state.trip_id,
             position=convert.position_of_payload(state.position_payload),
             receive_time=timestamp_of(received),
+            degraded=degraded,
         )
 
     async def SetPresence(self, request: _pb.SetPresenceRequest, _context: Any) -> _pb.Presence:
         """Say that the driver is online or offline."""
         caller = current_caller()
-        body_hash = _hash_of(request)
+        body_hash = convert.hash_of(request)
         request_key = f"{caller.user_id}:{request.request_id}" if request.request_id else ""
         if request_key:
             answer = await self._live.replay_answer(request_key, body_hash)
@@ -164,7 +169,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         trip = await self._tracking.start(
             convert.trip_from_proto(request.trip),
             request_id=request.request_id,
-            body_hash=_hash_of(request),
+            body_hash=convert.hash_of(request),
         )
         return convert.trip_to_proto(trip)
 
@@ -176,7 +181,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
             request.trip_id,
             tenant_id=request.tenant_id,
             request_id=request.request_id,
-            body_hash=_hash_of(request),
+            body_hash=convert.hash_of(request),
         )
         return convert.trip_to_proto(trip)
 
@@ -198,27 +203,34 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         """List the free drivers near a point."""
         return await self._nearby_calls.list(request)
 
-    async def GetTripTrack(self, _request: Any, _context: Any) -> _pb.TripTrack:
-        """Is not served yet."""
-        _not_yet("GetTripTrack")
+    async def GetTripTrack(self, request: _pb.GetTripTrackRequest, _context: Any) -> _pb.TripTrack:
+        """Get the way that a trip took."""
+        return await self._history_calls.track(request)
 
     async def ListPositionHistory(
-        self, _request: Any, _context: Any
+        self, request: _pb.ListPositionHistoryRequest, _context: Any
     ) -> _pb.ListPositionHistoryResponse:
-        """Is not served yet."""
-        _not_yet("ListPositionHistory")
+        """List a vehicle's past positions."""
+        return await self._history_calls.list(request)
 
-    async def CreateGeofence(self, _request: Any, _context: Any) -> geofence_pb2.Geofence:
-        """Is not served yet."""
-        _not_yet("CreateGeofence")
+    async def CreateGeofence(
+        self, request: _pb.CreateGeofenceRequest, _context: Any
+    ) -> geofence_pb2.Geofence:
+        """Create a geofence."""
+        return await self._geofence_calls.create(request)
 
-    async def ListGeofences(self, _request: Any, _context: Any) -> _pb.ListGeofencesResponse:
-        """Is not served yet."""
-        _not_yet("ListGeofences")
+    async def ListGeofences(
+        self, request: _pb.ListGeofencesRequest, _context: Any
+    ) -> _pb.ListGeofencesResponse:
+        """List geofences."""
+        return await self._geofence_calls.list(request)
 
-    async def DeleteGeofence(self, _request: Any, _context: Any) -> empty_pb2.Empty:
-        """Is not served yet."""
-        _not_yet("DeleteGeofence")
+    async def DeleteGeofence(
+        self, request: _pb.DeleteGeofenceRequest, _context: Any
+    ) -> empty_pb2.Empty:
+        """Delete a geofence."""
+        await self._geofence_calls.delete(request)
+        return empty_pb2.Empty()
 
     async def GetVehiclePositionsFeed(self, _request: Any, _context: Any) -> httpbody_pb2.HttpBody:
         """Is not served yet."""
@@ -238,7 +250,3 @@ def _not_yet(method: str) -> NoReturn:
         f"{method} is part of the contract and not served by this version yet",
         metadata={"method": method},
     )
-
-
-def _hash_of(request: Message) -> bytes:
-    return hashlib.sha256(convert.body_hash_bytes(request)).digest()

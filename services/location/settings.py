@@ -57,6 +57,15 @@ class LocationSettings(ServiceSettings):
     location_live_seconds: int = Field(
         30, ge=1, description="How long a live position and a driver's presence last."
     )
+    location_history_days: int = Field(
+        90, ge=7, le=3650, description="How many days of past positions are kept."
+    )
+    location_history_waiting_max: int = Field(
+        200_000, ge=1_000, description="Most positions that wait to be written to history."
+    )
+    location_watched_max: int = Field(
+        50_000, ge=1, description="Most trips and drivers whose stops and geofences are watched."
+    )
     location_updates_kept: int = Field(
         4_000, ge=100, description="Ticks of each bucket that Valkey keeps for servers that lag."
     )

@@ -89,6 +89,7 @@ class ViewStreams:
             request.location,
             radius_meters=request.radius_meters or RADIUS_METERS,
             vehicle_class=request.vehicle_class,
+            tenant_id=current_caller().tenant_id,
         )
         most = request.max_results or _NEARBY_MOST
         # The same driver keeps its handle as long as the stream lives, and has another in the next.

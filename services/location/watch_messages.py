@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.location.operations.watch import StopEvent, StopExpectation, Transition
+from services.location.domain.eta import StopExpectation
+from services.location.domain.stop_progress import StopEvent
+from services.location.operations.observers import Transition
 from wayfare.location.v1 import fleet_pb2, geofence_pb2, trip_update_pb2
 
-LATER_STOPS_MAX = 20
+_LATER_STOPS_MAX = 20
 
 
 def stop_progress(event: StopEvent) -> bytes:
@@ -33,7 +35,7 @@ def expectations(stops: Sequence[StopExpectation]) -> bytes:
             earliest_arrival_time=_timestamp(stop.earliest_milliseconds),
             distance_meters=round(stop.distance_meters, 1),
         )
-        for stop in stops[: LATER_STOPS_MAX + 1]
+        for stop in stops[: _LATER_STOPS_MAX + 1]
     ]
     return trip_update_pb2.TripUpdate(eta=encoded[0], later_stops=encoded[1:]).SerializeToString()
 
@@ -43,9 +45,9 @@ def transition(told: Transition) -> bytes:
     kinds = geofence_pb2.GeofenceTransitionKind
     return fleet_pb2.AlertUpdate(
         geofence_transition=geofence_pb2.GeofenceTransition(
-            geofence_id=told.geofence_id,
-            display_name=told.display_name,
-            geofence_kind=geofence_pb2.GeofenceKind.Value(f"GEOFENCE_KIND_{told.geofence_kind}"),
+            geofence_id=told.geofence.geofence_id,
+            display_name=told.geofence.display_name,
+            geofence_kind=told.geofence.kind,  # type: ignore[arg-type]
             kind=kinds.Value(f"GEOFENCE_TRANSITION_KIND_{told.kind}"),
             vehicle_id=told.vehicle_id,
             trip_id=told.trip_id,

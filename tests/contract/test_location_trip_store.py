@@ -15,7 +15,7 @@ from services.location.store.trips import PostgresTripStore
 from services.shared.clock import SystemClock
 from services.shared.errors import DependencyUnavailableError, RequestIdReusedError
 from services.shared.postgres import Session, open_database
-from tests.support.location_fakes import MemoryTripStore
+from tests.support.location_trip_fakes import MemoryTripStore
 from tests.support.location_values import OTHER_TENANT, TENANT, a_trip, new_id
 from tests.support.stack_fixtures import TestDatabase
 

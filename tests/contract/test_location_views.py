@@ -17,7 +17,6 @@ from services.location.ports.live import POSITION, Publisher, Update
 from services.location.store.live import ValkeyLiveStore
 from services.location.store.views import ValkeyViewStore
 from services.location.view_messages import fix_of_payload
-from services.location.watching import NoLastKnown
 from services.shared.clock import SystemClock
 from tests.support.location_fakes import BUCKETS
 from tests.support.location_stores import opened_live_store
@@ -117,7 +116,7 @@ async def test_nearby_shows_no_ghosts_while_two_processes_write(stores: Stores) 
             await report(stores.live[number], driver, fix)
 
     nearby = Nearby(
-        views=stores.views, last_known=NoLastKnown(), fix_of=fix_of_payload, clock=SystemClock()
+        views=stores.views, last_known=stores.views, fix_of=fix_of_payload, clock=SystemClock()
     )
     tasks = [asyncio.create_task(drive(number)) for number in (0, 1)]
     hits = 0
@@ -183,7 +182,7 @@ async def test_when_all_is_quiet_nearby_is_exactly_the_model(stores: Stores) -> 
         )
         newest[driver] = max(fixes, key=lambda fix: fix.capture_milliseconds)
     nearby = Nearby(
-        views=stores.views, last_known=NoLastKnown(), fix_of=fix_of_payload, clock=SystemClock()
+        views=stores.views, last_known=stores.views, fix_of=fix_of_payload, clock=SystemClock()
     )
     for radius in (300.0, 900.0, 2_000.0):
         place = Place(

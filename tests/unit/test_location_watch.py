@@ -19,6 +19,7 @@ class EveryThird:
     """Tells every third fix, by its number; its state is how many it saw and the last capture."""
 
     def __init__(self) -> None:
+        self.trip_id = ""
         self.seen = 0
         self.last = 0
 
@@ -28,6 +29,9 @@ class EveryThird:
         self.seen += 1
         self.last = fix.capture_milliseconds
         return [(STOP_PROGRESS, f"fix {self.seen}".encode())] if self.seen % 3 == 0 else []
+
+    def finish(self, _capture_milliseconds: int) -> Sequence[Told]:
+        return [(STOP_PROGRESS, b"the end")]
 
     def save(self) -> bytes:
         return f"{self.seen} {self.last}".encode()

@@ -14,6 +14,7 @@ from prometheus_client import Counter
 
 from services.location.operations.follower import EPOCH, VERSION, Follower, token_of
 from services.location.ports.live import (
+    ETA,
     POSITION,
     STATUS,
     TICKS_READ_MOST,
@@ -28,7 +29,8 @@ _log = structlog.get_logger()
 _DELIVERED = Counter("wayfare_location_delivered_total", "Updates put into followers' slots")
 _READ_BACKOFF_SECONDS = 0.2
 _READY_SECONDS = 3.0
-_POSITION_BYTE = ord(POSITION)
+_LAST_WORDS_SECONDS = 0.5
+_CONFLATED_BYTES = (ord(POSITION), ord(ETA))
 NO_TICK = b"0-0"
 
 
@@ -132,7 +134,7 @@ class FollowHub:
                 if followers is None:
                     continue
                 payload = fields[index + 1]
-                if name[0] == _POSITION_BYTE:
+                if name[0] in _CONFLATED_BYTES:
                     epoch, version = payload[EPOCH].decode(), int(payload[VERSION], 16)
                     for follower in followers:
                         follower.put_position(epoch, version, payload)
@@ -151,7 +153,8 @@ class FollowHub:
                 token = token_of(payload)
                 follower.put_event(token.epoch, token.version, payload)
                 if kind == STATUS and self._ends_trip(payload):
-                    follower.end()
+                    # That the vehicle left its last stop follows from the end and is told after it.
+                    asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, follower.end)
 
     async def _look_for_gap(self, bucket: int, last_id: bytes) -> None:
         """Let followers come again if ticks were dropped before this process read them."""

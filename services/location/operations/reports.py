@@ -4,12 +4,14 @@ The unary twins of the streams.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from services.location.domain.positions import Fix, PositionGate, Refusal
+from services.location.domain.positions import DAY_MILLISECONDS, Fix, PositionGate, Refusal
 from services.location.errors import VehicleNotLiveError
 from services.location.operations.batcher import UpdateBatcher
+from services.location.ports.history import LatestRow
 from services.location.ports.live import (
     ACCEPTED,
     DUPLICATE,
@@ -41,6 +43,14 @@ class ReportOutcome:
     refusals: dict[int, Refusal]
 
 
+class LastKnown(Protocol):
+    """Answers from the database while live state is away."""
+
+    async def latest_of_vehicle(self, tenant_id: str, vehicle_id: str) -> LatestRow | None:
+        """Return where the vehicle was last, or None."""
+        ...
+
+
 class _Batch:
     """Collects the verdicts of one batch."""
 
@@ -58,10 +68,22 @@ class _Batch:
 class Reports:
     """Takes what drivers report in single calls."""
 
-    def __init__(self, *, live: LiveStore, batcher: UpdateBatcher) -> None:
-        """Write by `batcher`, read from `live`."""
+    def __init__(
+        self,
+        *,
+        live: LiveStore,
+        batcher: UpdateBatcher,
+        last_known: LastKnown,
+        on_late: Callable[[Publisher, str, Sequence[Fix]], None],
+    ) -> None:
+        """Write by `batcher`, read from `live`, or from `last_known` while it is away.
+
+        `on_late` gets positions that are too old to be live.
+        """
         self._live = live
         self._batcher = batcher
+        self._last_known = last_known
+        self._on_late = on_late
 
     async def report(
         self,
@@ -93,7 +115,26 @@ class Reports:
                 refusals[index] = Refusal.TRIP_NOT_TRACKED
             elif verdict not in {ACCEPTED, DUPLICATE}:
                 raise DependencyUnavailableError("valkey", retry_after_seconds=0.2)
+        self._keep_late(positions, refusals, publisher, trip_id, now_milliseconds)
         return ReportOutcome(accepted_count=len(positions) - len(refusals), refusals=refusals)
+
+    def _keep_late(
+        self,
+        positions: Sequence[ReportedPosition],
+        refusals: dict[int, Refusal],
+        publisher: Publisher,
+        trip_id: str,
+        now_milliseconds: int,
+    ) -> None:
+        """Let history have what is not newer than the driver's last, and not older than a day."""
+        late = [
+            positions[index].fix
+            for index, refusal in refusals.items()
+            if refusal is Refusal.TOO_OLD
+            and now_milliseconds - positions[index].fix.capture_milliseconds <= DAY_MILLISECONDS
+        ]
+        if late:
+            self._on_late(publisher, trip_id, late)
 
     async def _write(self, updates: Sequence[Update]) -> dict[int, str]:
         if not updates:
@@ -106,9 +147,28 @@ class Reports:
         await batch.done
         return batch.verdicts
 
-    async def vehicle_position(self, tenant_id: str, vehicle_id: str) -> DriverState:
-        """Return where a vehicle of the tenant is. Raises VehicleNotLiveError if nobody knows."""
-        state = await self._live.vehicle_state(tenant_id, vehicle_id)
+    async def vehicle_position(self, tenant_id: str, vehicle_id: str) -> tuple[DriverState, bool]:
+        """Return where a vehicle of the tenant is, and whether the answer is degraded.
+
+        Raises VehicleNotLiveError if nobody knows.
+        """
+        try:
+            state = await self._live.vehicle_state(tenant_id, vehicle_id)
+        except DependencyUnavailableError:
+            return await self._last_known_state(tenant_id, vehicle_id), True
         if state is None or not state.position_payload:
             raise VehicleNotLiveError(vehicle_id)
-        return state
+        return state, False
+
+    async def _last_known_state(self, tenant_id: str, vehicle_id: str) -> DriverState:
+        row = await self._last_known.latest_of_vehicle(tenant_id, vehicle_id)
+        if row is None:
+            raise VehicleNotLiveError(vehicle_id)
+        return DriverState(
+            vehicle_id=vehicle_id,
+            trip_id=row.trip_id,
+            tenant_id=tenant_id,
+            capture_milliseconds=row.fix.capture_milliseconds,
+            received_milliseconds=row.receive_milliseconds,
+            position_payload=row.payload,
+        )

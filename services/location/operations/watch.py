@@ -15,7 +15,8 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from services.location.domain.positions import Fix
-from services.location.ports.live import POSITION, LiveStore, Publisher, Update, WatchState
+from services.location.domain.trips import TripStatus
+from services.location.ports.live import POSITION, STATUS, LiveStore, Publisher, Update, WatchState
 from services.shared.clock import Clock
 from services.shared.errors import DependencyUnavailableError
 
@@ -30,6 +31,7 @@ _CONFLICTS = Counter(
 _RECENT_FIXES = 32
 _FORGET_SECONDS = 180.0
 _RETRY_SECONDS = 1.0
+_STALE_SECONDS = 5.0
 # How soon a new geofence is noticed, and a trip whose stops could not be read.
 _LOOK_AGAIN_SECONDS = 10.0
 _WRITES_AT_ONCE = 16
@@ -39,10 +41,19 @@ Told = tuple[str, bytes]
 
 
 class Observer(Protocol):
-    """Decides what the fixes of one trip, or of one driver, mean. Holds the state in between."""
+    """Decides what the fixes of one trip, or of one driver, mean. Holds the state in between.
+
+    `trip_id` is the trip on which the next fix was captured, empty for free driving.
+    """
+
+    trip_id: str
 
     def observe(self, fix: Fix, now_milliseconds: int) -> Sequence[Told]:
         """Take the next fix; return what is to be told. Ignores fixes that it saw before."""
+        ...
+
+    def finish(self, capture_milliseconds: int) -> Sequence[Told]:
+        """Take that the trip has ended; return what is to be told."""
         ...
 
     def save(self) -> bytes:
@@ -72,6 +83,7 @@ class _Watched:
     loading: bool = True
     queued: bool = False
     look_again_at: float = 0.0
+    on_trip: str = ""
 
 
 class Watch:
@@ -103,20 +115,45 @@ class Watch:
         now = self._clock.monotonic()
         now_milliseconds = int(self._clock.now().timestamp() * 1000)
         for update in updates:
+            if update.kind == STATUS and update.status == TripStatus.ENDED:
+                self._finish(update, now_milliseconds)
             if update.kind != POSITION or update.fix is None:
                 continue
             if update.trip_id:
                 self._observe(update.publisher, update.trip_id, update.fix, now, now_milliseconds)
-            self._observe(update.publisher, "", update.fix, now, now_milliseconds)
+            self._observe(
+                update.publisher, "", update.fix, now, now_milliseconds, on_trip=update.trip_id
+            )
+
+    def _finish(self, update: Update, now_milliseconds: int) -> None:
+        watched = self._watched.get((update.publisher.driver_id, update.trip_id))
+        if watched is None or watched.observer is None:
+            return
+        watched.told += watched.observer.finish(now_milliseconds)
+        if watched.told and not watched.queued:
+            self._queue(watched)
 
     def _observe(
-        self, publisher: Publisher, trip_id: str, fix: Fix, now: float, now_milliseconds: int
+        self,
+        publisher: Publisher,
+        trip_id: str,
+        fix: Fix,
+        now: float,
+        now_milliseconds: int,
+        *,
+        on_trip: str = "",
     ) -> None:
         key = (publisher.driver_id, trip_id)
         watched = self._watched.get(key)
         if watched is None:
             watched = self._begin(key, publisher, trip_id)
+        elif now - watched.heard_at > _STALE_SECONDS and not (watched.loading or watched.queued):
+            # The driver may have sent to another process meanwhile, which knows more now.
+            watched.loading = True
+            watched.recent.clear()
+            self._queue(watched)
         watched.heard_at = now
+        watched.on_trip = trip_id or on_trip
         if watched.loading:
             watched.recent.append(fix)
             return
@@ -126,6 +163,7 @@ class Watch:
                 self._queue(watched)
             return
         watched.recent.append(fix)
+        watched.observer.trip_id = watched.on_trip
         watched.told += watched.observer.observe(fix, now_milliseconds)
         if watched.told and not watched.queued:
             self._queue(watched)
@@ -216,6 +254,7 @@ class Watch:
 
     def _go_through_recent(self, watched: _Watched, observer: Observer) -> None:
         now_milliseconds = int(self._clock.now().timestamp() * 1000)
+        observer.trip_id = watched.on_trip
         for fix in list(watched.recent):
             watched.told += observer.observe(fix, now_milliseconds)
 

@@ -11,8 +11,9 @@ import asyncpg
 
 from services.location.domain.trips import TrackedTrip, TripStop
 from services.location.errors import TripNotTrackedError, TripOfAnotherTenantError
+from services.location.store.requests import claim_request
 from services.shared.clock import Clock
-from services.shared.errors import DependencyUnavailableError, RequestIdReusedError
+from services.shared.errors import DependencyUnavailableError
 from services.shared.postgres import Connection, Database, Session
 
 _SWEEP_SECONDS = 3600.0
@@ -33,7 +34,7 @@ class PostgresTripStore:
     async def start(self, trip: TrackedTrip, *, request_id: str, body_hash: bytes) -> TrackedTrip:
         """Keep `trip`, or replace what is kept of it."""
         async with self._database.transaction(Session(tenant_id=trip.tenant_id)) as connection:
-            if not await _claim_request(connection, trip.tenant_id, request_id, body_hash):
+            if not await claim_request(connection, trip.tenant_id, request_id, body_hash):
                 # The same request again: what others changed since then stays as it is.
                 return await _read_trip(connection, trip.trip_id) or trip
             kept = await connection.fetchrow(
@@ -55,7 +56,7 @@ class PostgresTripStore:
     ) -> TrackedTrip | None:
         """Mark the trip as stopped and return it, or None when the tenant has no such trip."""
         async with self._database.transaction(Session(tenant_id=tenant_id)) as connection:
-            await _claim_request(connection, tenant_id, request_id, body_hash)
+            await claim_request(connection, tenant_id, request_id, body_hash)
             await connection.execute(
                 "UPDATE location.tracked_trips SET stop_time = $2"
                 " WHERE trip_id = $1 AND stop_time IS NULL",
@@ -78,24 +79,6 @@ class PostgresTripStore:
                         "DELETE FROM location.requests WHERE create_time < now() - interval '1 day'"
                     )
             await asyncio.sleep(_SWEEP_SECONDS)
-
-
-async def _claim_request(
-    connection: Connection, tenant_id: str, request_id: str, body_hash: bytes
-) -> bool:
-    """Say whether the request is new. Raises RequestIdReusedError if its id had another body."""
-    row = await connection.fetchrow(
-        "INSERT INTO location.requests AS request (tenant_id, request_id, body_hash)"
-        " VALUES ($1, $2, $3)"
-        " ON CONFLICT (tenant_id, request_id) DO UPDATE SET request_id = request.request_id"
-        " RETURNING body_hash, xmax = 0 AS is_new",
-        tenant_id,
-        request_id,
-        body_hash,
-    )
-    if row is None or row["body_hash"] != body_hash:
-        raise RequestIdReusedError(request_id)
-    return bool(row["is_new"])
 
 
 async def _write_trip(connection: Connection, trip: TrackedTrip, now: datetime) -> None:

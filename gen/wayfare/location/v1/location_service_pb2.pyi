@@ -291,6 +291,7 @@ class ListNearbyDriversRequest(_message.Message):
     VEHICLE_CLASS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
     radius_meters: _builtins.float
     """Is how far a driver may be. From 50 to 20,000 meters; 0 means 3,000."""
     vehicle_class: _vehicle_pb2.VehicleClass.ValueType
@@ -299,6 +300,8 @@ class ListNearbyDriversRequest(_message.Message):
     """Is how many drivers a page holds at most. 0 means 50; more than 200 is taken as 200."""
     page_token: _builtins.str
     """Is the `next_page_token` of the page before; empty for the first."""
+    tenant_id: _builtins.str
+    """Names the tenant, for services, which have none of their own; otherwise empty, or the caller's. UUID."""
     @_builtins.property
     def location(self) -> _latlng_pb2.LatLng:
         """Is the point. WGS 84 degrees."""
@@ -311,10 +314,11 @@ class ListNearbyDriversRequest(_message.Message):
         vehicle_class: _vehicle_pb2.VehicleClass.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "page_size", b"page_size", "page_token", b"page_token", "radius_meters", b"radius_meters", "vehicle_class", b"vehicle_class"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "page_size", b"page_size", "page_token", b"page_token", "radius_meters", b"radius_meters", "tenant_id", b"tenant_id", "vehicle_class", b"vehicle_class"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -383,16 +387,20 @@ class GetTripTrackRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TRIP_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
     trip_id: _builtins.str
     """Identifies the trip. UUID."""
+    tenant_id: _builtins.str
+    """Names the tenant, for services, which have none of their own; otherwise empty, or the caller's. UUID."""
     def __init__(
         self,
         *,
         trip_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["trip_id", b"trip_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id", "trip_id", b"trip_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,163 @@
+"""Keeps accepted positions in the database, in batches behind a bounded queue. Fed by the batcher.
+
+History is written every two seconds, where a driver is at most every five. A crash loses what was
+not written yet; a stop writes everything first, within its time.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from services.location.domain.positions import Fix
+from services.location.ports.history import HistoryRow, HistoryStore, LatestRow
+from services.location.ports.live import POSITION, Publisher, Update
+from services.shared.clock import Clock
+from services.shared.errors import DependencyUnavailableError
+
+_log = structlog.get_logger()
+_KEPT = Counter("wayfare_location_history_total", "Positions written to history")
+_LOST = Counter("wayfare_location_history_lost_total", "Positions that history had no room for")
+_WAITING = Gauge("wayfare_location_history_waiting", "Positions that wait for history")
+_WRITE_SECONDS = 2.0
+_LATEST_SECONDS = 5.0
+_BATCH_MOST = 5_000
+_FLUSH_SECONDS = 5.0
+_UPKEEP_SECONDS = 3600.0
+_DAYS_BEHIND, _DAYS_AHEAD = 2, 2
+
+
+class Recorder:
+    """Writes history and last positions."""
+
+    def __init__(
+        self, *, history: HistoryStore, clock: Clock, waiting_max: int, days_kept: int
+    ) -> None:
+        """Write to `history`; of more than `waiting_max` that wait, the oldest are lost."""
+        self._history = history
+        self._clock = clock
+        self._days_kept = days_kept
+        self._waiting_max = waiting_max
+        self._waiting: deque[HistoryRow] = deque()
+        # What each driver sent last, and since when it was written.
+        self._latest: dict[str, tuple[Update, int]] = {}
+
+    def accepted(self, updates: Sequence[Update]) -> None:
+        """Take what the store accepted, a batch at a time."""
+        now = int(self._clock.now().timestamp() * 1000)
+        for update in updates:
+            if update.kind == POSITION and update.fix is not None:
+                self._add(update.publisher, update.trip_id, update.fix, now)
+                self._latest[update.publisher.driver_id] = (update, now)
+
+    def late(self, publisher: Publisher, trip_id: str, fixes: Sequence[Fix]) -> None:
+        """Take positions that came too late to be live."""
+        now = int(self._clock.now().timestamp() * 1000)
+        for fix in fixes:
+            self._add(publisher, trip_id, fix, now)
+
+    def _add(self, publisher: Publisher, trip_id: str, fix: Fix, now: int) -> None:
+        if len(self._waiting) >= self._waiting_max:
+            self._waiting.popleft()
+            _LOST.inc()
+        row = HistoryRow(
+            publisher.tenant_id, publisher.vehicle_id, publisher.driver_id, trip_id, fix, now
+        )
+        self._waiting.append(row)
+
+    async def run(self) -> None:
+        """Write until cancelled, then once more."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._write_now_and_then())
+                group.create_task(self._keep_partitions())
+        finally:
+            await asyncio.shield(self._flush())
+
+    async def _flush(self) -> None:
+        with suppress(TimeoutError, DependencyUnavailableError):
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self.write_history()
+                await self.write_latest()
+        if self._waiting:
+            _log.warning("history_not_written", positions=len(self._waiting))
+
+    async def _write_now_and_then(self) -> None:
+        latest_at = self._clock.monotonic() + _LATEST_SECONDS
+        while True:
+            await asyncio.sleep(_WRITE_SECONDS)
+            try:
+                await self.write_history()
+                if self._clock.monotonic() >= latest_at:
+                    latest_at = self._clock.monotonic() + _LATEST_SECONDS
+                    await self.write_latest()
+            except DependencyUnavailableError:
+                # What waits, waits on; the gauge and the health of the database tell.
+                continue
+            finally:
+                _WAITING.set(len(self._waiting))
+
+    async def write_history(self) -> None:
+        """Write everything that waits. What could not be written waits on, in its order."""
+        while self._waiting:
+            count = min(_BATCH_MOST, len(self._waiting))
+            rows = [self._waiting.popleft() for _ in range(count)]
+            by_tenant: dict[str, list[HistoryRow]] = defaultdict(list)
+            for row in rows:
+                by_tenant[row.tenant_id].append(row)
+            try:
+                for tenant_id in list(by_tenant):
+                    await self._history.write(tenant_id, by_tenant[tenant_id])
+                    _KEPT.inc(len(by_tenant.pop(tenant_id)))
+            finally:
+                left = [row for tenant_rows in by_tenant.values() for row in tenant_rows]
+                self._waiting.extendleft(reversed(left))
+
+    async def write_latest(self) -> None:
+        """Write where the drivers are that sent something since the last time."""
+        latest, self._latest = self._latest, {}
+        by_tenant: dict[str, list[LatestRow]] = defaultdict(list)
+        for update, received in latest.values():
+            if update.fix is not None:
+                by_tenant[update.publisher.tenant_id].append(
+                    _latest_of(update, update.fix, received)
+                )
+        try:
+            for tenant_id, rows in by_tenant.items():
+                await self._history.write_latest(tenant_id, rows)
+        except DependencyUnavailableError:
+            self._latest = {**latest, **self._latest}
+            raise
+
+    async def _keep_partitions(self) -> None:
+        while True:
+            with suppress(DependencyUnavailableError):
+                await self.keep_partitions()
+            await asyncio.sleep(_UPKEEP_SECONDS)
+
+    async def keep_partitions(self) -> None:
+        """Make room for the next days, and forget what is older than history is kept."""
+        now = self._clock.now()
+        days = _DAYS_BEHIND + 1 + _DAYS_AHEAD
+        await self._history.make_partitions(now - timedelta(days=_DAYS_BEHIND), days)
+        dropped = await self._history.drop_before(now - timedelta(days=self._days_kept))
+        if dropped:
+            _log.info("history_dropped", days=dropped)
+
+
+def _latest_of(update: Update, fix: Fix, received: int) -> LatestRow:
+    publisher = update.publisher
+    return LatestRow(
+        tenant_id=publisher.tenant_id,
+        driver_id=publisher.driver_id,
+        vehicle_id=publisher.vehicle_id,
+        vehicle_class=publisher.vehicle_class,
+        trip_id=update.trip_id,
+        fix=fix,
+        receive_milliseconds=received,
+        payload=update.payload,
+    )
