@@ -4,8 +4,9 @@ import random
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from services.location import convert, view_messages
+from services.location import convert, feed_messages, view_messages
 from services.location.driver_stream import DriverStreams
+from services.location.feeds import FeedCalls
 from services.location.follow_stream import FollowStreams
 from services.location.gateways import IdentityApiKeyVerifier
 from services.location.geofence_calls import GeofenceCalls
@@ -14,6 +15,7 @@ from services.location.nearby_calls import NearbyCalls
 from services.location.operations.alerts import AlertHub
 from services.location.operations.batcher import UpdateBatcher
 from services.location.operations.driver_session import DriverSession
+from services.location.operations.feeds import Feeds
 from services.location.operations.fleet import FleetHub
 from services.location.operations.follow_hub import FollowHub
 from services.location.operations.follower import Follower
@@ -110,6 +112,14 @@ async def wire(
             clock=clock,
         ),
         geofence_calls=GeofenceCalls(stores.geofences, clock),
+        feeds=FeedCalls(
+            Feeds(
+                live=live,
+                views=stores.views,
+                timetables=stores.timetables,
+                encode=feed_messages.encode,
+            )
+        ),
     )
     rpc = _server(stack, settings, clock, ids, stores, api_keys)
     location_service_pb2_grpc.add_LocationServiceServicer_to_server(servicer, rpc.server)

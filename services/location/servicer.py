@@ -2,24 +2,25 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 
 from services.location import convert
 from services.location.driver_stream import DriverStreams, gate_for
+from services.location.feeds import FeedCalls
 from services.location.follow_stream import FollowStreams
 from services.location.geofence_calls import GeofenceCalls
 from services.location.history_calls import HistoryCalls
 from services.location.nearby_calls import NearbyCalls
+from services.location.operations.feeds import FeedKind
 from services.location.operations.reports import ReportedPosition, Reports
 from services.location.operations.tracking import Tracking
 from services.location.ports.live import LiveStore, Publisher
 from services.location.settings import LocationSettings
 from services.location.view_streams import ViewStreams
 from services.shared.clock import Clock
-from services.shared.errors import NotImplementedYetError
 from services.shared.rpc.caller import current_caller
 from services.shared.rpc.timestamps import timestamp_of
 from wayfare.location.v1 import (
@@ -50,6 +51,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         nearby_calls: NearbyCalls,
         history_calls: HistoryCalls,
         geofence_calls: GeofenceCalls,
+        feeds: FeedCalls,
     ) -> None:
         """Serve by the given operations."""
         self._settings = settings
@@ -63,6 +65,7 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         self._nearby_calls = nearby_calls
         self._history_calls = history_calls
         self._geofence_calls = geofence_calls
+        self._feeds = feeds
 
     async def StreamDriver(self, _request_iterator: AsyncIterator[Any], context: Any) -> None:  # type: ignore[override]  # written, not yielded
         """Stream a driver's positions in; both sides are bytes here, see driver_stream.py."""
@@ -232,21 +235,20 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         await self._geofence_calls.delete(request)
         return empty_pb2.Empty()
 
-    async def GetVehiclePositionsFeed(self, _request: Any, _context: Any) -> httpbody_pb2.HttpBody:
-        """Is not served yet."""
-        _not_yet("GetVehiclePositionsFeed")
+    async def GetVehiclePositionsFeed(
+        self, request: _pb.GetVehiclePositionsFeedRequest, context: Any
+    ) -> httpbody_pb2.HttpBody:
+        """Get where the tenant's vehicles are."""
+        return await self._feeds.get(request.tenant_id, FeedKind.VEHICLE_POSITIONS, context)
 
-    async def GetTripUpdatesFeed(self, _request: Any, _context: Any) -> httpbody_pb2.HttpBody:
-        """Is not served yet."""
-        _not_yet("GetTripUpdatesFeed")
+    async def GetTripUpdatesFeed(
+        self, request: _pb.GetTripUpdatesFeedRequest, context: Any
+    ) -> httpbody_pb2.HttpBody:
+        """Get when the tenant's trips are expected."""
+        return await self._feeds.get(request.tenant_id, FeedKind.TRIP_UPDATES, context)
 
-    async def GetAlertsFeed(self, _request: Any, _context: Any) -> httpbody_pb2.HttpBody:
-        """Is not served yet."""
-        _not_yet("GetAlertsFeed")
-
-
-def _not_yet(method: str) -> NoReturn:
-    raise NotImplementedYetError(
-        f"{method} is part of the contract and not served by this version yet",
-        metadata={"method": method},
-    )
+    async def GetAlertsFeed(
+        self, request: _pb.GetAlertsFeedRequest, context: Any
+    ) -> httpbody_pb2.HttpBody:
+        """Get the tenant's alerts."""
+        return await self._feeds.get(request.tenant_id, FeedKind.ALERTS, context)

@@ -100,11 +100,22 @@ async def create_database(postgres: PostgresInstance, database: str) -> None:
         if not known:
             await connection.execute(f'CREATE DATABASE "{database}" OWNER {OWNER}')
             await connection.execute(f'REVOKE ALL ON DATABASE "{database}" FROM PUBLIC')
-        services = ", ".join(role_of(service) for service in services_with_migrations())
-        if services:
-            await connection.execute(f'GRANT CONNECT ON DATABASE "{database}" TO {services}')
+        await connection.execute(database_grants(database))
     finally:
         await connection.close()
+
+
+def database_grants(database: str) -> str:
+    """Return the SQL that lets services use a database.
+
+    LocationService writes history by COPY, which needs a temporary table: COPY is refused where
+    row-level security applies.
+    """
+    services = ", ".join(role_of(service) for service in services_with_migrations())
+    return (
+        f'GRANT CONNECT ON DATABASE "{database}" TO {services};'
+        f'GRANT TEMPORARY ON DATABASE "{database}" TO {role_of("location")}'
+    )
 
 
 async def migrate(postgres: PostgresInstance, *, database: str | None = None) -> list[str]:

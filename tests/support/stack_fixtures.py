@@ -15,7 +15,7 @@ import pytest
 from redis import Redis
 
 from services.stack.embedded import EmbeddedStack
-from services.stack.migrations import prepare_database, role_of
+from services.stack.migrations import database_grants, prepare_database, role_of
 from services.stack.postgres import OWNER, SUPERUSER, PostgresServer
 from services.stack.valkey import ValkeyServer
 
@@ -147,6 +147,9 @@ def _copied_database(server: PostgresServer, name: str) -> Iterator[TestDatabase
     run_to_completion(
         _execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{_TEMPLATE}" OWNER {OWNER}')
     )
+    # A copy has none of the template's own grants; as it is made, every role may do anything.
+    run_to_completion(_execute(server, f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC'))
+    run_to_completion(_execute(server, database_grants(name)))
     try:
         yield TestDatabase(server, name)
     finally:

@@ -14,14 +14,19 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from services.location.domain.positions import Fix
-from services.location.ports.history import HistoryRow, HistoryStore, LatestRow
+from services.location.ports.history import (
+    HistoryRefusedError,
+    HistoryRow,
+    HistoryStore,
+    LatestRow,
+)
 from services.location.ports.live import POSITION, Publisher, Update
 from services.shared.clock import Clock
 from services.shared.errors import DependencyUnavailableError
 
 _log = structlog.get_logger()
 _KEPT = Counter("wayfare_location_history_total", "Positions written to history")
-_LOST = Counter("wayfare_location_history_lost_total", "Positions that history had no room for")
+_LOST = Counter("wayfare_location_history_lost_total", "Positions that history could not take")
 _WAITING = Gauge("wayfare_location_history_waiting", "Positions that wait for history")
 _WRITE_SECONDS = 2.0
 _LATEST_SECONDS = 5.0
@@ -111,11 +116,20 @@ class Recorder:
                 by_tenant[row.tenant_id].append(row)
             try:
                 for tenant_id in list(by_tenant):
-                    await self._history.write(tenant_id, by_tenant[tenant_id])
-                    _KEPT.inc(len(by_tenant.pop(tenant_id)))
+                    await self._write_rows(tenant_id, by_tenant[tenant_id])
+                    del by_tenant[tenant_id]
             finally:
                 left = [row for tenant_rows in by_tenant.values() for row in tenant_rows]
                 self._waiting.extendleft(reversed(left))
+
+    async def _write_rows(self, tenant_id: str, rows: Sequence[HistoryRow]) -> None:
+        try:
+            await self._history.write(tenant_id, rows)
+            _KEPT.inc(len(rows))
+        except HistoryRefusedError:
+            # Live positions go on; what is lost is counted, and the log says why.
+            _LOST.inc(len(rows))
+            _log.exception("history_refused", positions=len(rows))
 
     async def write_latest(self) -> None:
         """Write where the drivers are that sent something since the last time."""
@@ -128,7 +142,10 @@ class Recorder:
                 )
         try:
             for tenant_id, rows in by_tenant.items():
-                await self._history.write_latest(tenant_id, rows)
+                try:
+                    await self._history.write_latest(tenant_id, rows)
+                except HistoryRefusedError:
+                    _log.exception("last_positions_refused", positions=len(rows))
         except DependencyUnavailableError:
             self._latest = {**latest, **self._latest}
             raise

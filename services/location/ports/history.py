@@ -36,8 +36,15 @@ class LatestRow:
     payload: bytes
 
 
+class HistoryRefusedError(Exception):
+    """Says that the store is there and will never take what it was given."""
+
+
 class HistoryStore(Protocol):
-    """Keeps the past. Every method raises DependencyUnavailableError when it is away."""
+    """Keeps the past. Every method raises DependencyUnavailableError when it is away.
+
+    `write` and `write_latest` raise HistoryRefusedError when trying again is of no use.
+    """
 
     async def write(self, tenant_id: str, rows: Sequence[HistoryRow]) -> None:
         """Keep positions of one tenant; those that are kept already stay as they are."""

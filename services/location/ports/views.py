@@ -106,6 +106,26 @@ class ViewStore(Protocol):
         """Return the oldest alerts after `token`, which is one of theirs or "<ms>-0"."""
         ...
 
+    async def newest_feed(self, tenant_id: str, kind: str) -> tuple[int, bytes, int]:
+        """Return the newest feed's stamp in seconds, its bytes (empty: none), and the time."""
+        ...
+
+    async def offer_feed(
+        self,
+        tenant_id: str,
+        kind: str,
+        *,
+        stamp: int,
+        digest: str,
+        body: bytes,
+        same_seconds: int,
+    ) -> tuple[int, bytes]:
+        """Keep a feed if it is newer, and says something else than one of the last seconds.
+
+        Returns the stamp and bytes of what is kept.
+        """
+        ...
+
     async def newest_alerts(self, tenant_id: str, *, most: int) -> Sequence[KeptAlert]:
         """Return the newest alerts, the oldest of them first."""
         ...

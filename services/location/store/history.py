@@ -6,17 +6,19 @@ statement: COPY itself is refused where row-level security applies.
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import h3
 
 from services.location.domain.positions import Fix
 from services.location.domain.track import Track
-from services.location.ports.history import HistoryRow, LatestRow
+from services.location.ports.history import HistoryRefusedError, HistoryRow, LatestRow
 from services.location.ports.views import FreeDriver
-from services.shared.postgres import Database, Session
+from services.shared.postgres import Connection, Database, Session
 
 _CELL_RESOLUTION = 7
 # The inner radius of a cell; a little less than the least that there is.
@@ -50,10 +52,18 @@ class PostgresHistoryStore:
         """Keep it in `database`."""
         self._database = database
 
+    @asynccontextmanager
+    async def _writing(self, tenant_id: str) -> AsyncIterator[Connection]:
+        try:
+            async with self._database.transaction(Session(tenant_id=tenant_id)) as connection:
+                yield connection
+        except asyncpg.PostgresError as error:
+            raise HistoryRefusedError(str(error)) from error
+
     async def write(self, tenant_id: str, rows: Sequence[HistoryRow]) -> None:
         """Keep positions of one tenant; those that are kept already stay as they are."""
         columns = ", ".join(_COLUMNS)
-        async with self._database.transaction(Session(tenant_id=tenant_id)) as connection:
+        async with self._writing(tenant_id) as connection:
             await connection.execute(_BATCH_TABLE)
             await connection.copy_records_to_table(
                 "position_batch", records=[_record(row) for row in rows], columns=_COLUMNS
@@ -66,7 +76,7 @@ class PostgresHistoryStore:
 
     async def write_latest(self, tenant_id: str, rows: Sequence[LatestRow]) -> None:
         """Keep where drivers of one tenant are, unless something newer is kept."""
-        async with self._database.transaction(Session(tenant_id=tenant_id)) as connection:
+        async with self._writing(tenant_id) as connection:
             # In one order, so that two processes never wait for each other.
             ordered = sorted(rows, key=lambda row: row.driver_id)
             await connection.executemany(

@@ -44,6 +44,11 @@ def alerts_key(tenant_id: str) -> str:
     return f"loc:{{a:{tenant_id}}}:alerts"
 
 
+def feed_key(tenant_id: str, kind: str) -> str:
+    """Name the hash of a tenant's newest feed, KEYS[1] of feeds.lua; an hour after the last one."""
+    return f"loc:{{f:{tenant_id}}}:feed:{kind}"
+
+
 def request_key(request_id: str) -> str:
     """Name the string of a request's answer, after 32 bytes of the hash of its body; 24 hours."""
     return f"loc:{{r:{request_id}}}:request"

@@ -137,6 +137,29 @@ class ValkeyViewStore:
             entries = await self._client.xrevrange(keys.alerts_key(tenant_id), count=most)
         return [_kept(entry) for entry in reversed(entries)]
 
+    async def newest_feed(self, tenant_id: str, kind: str) -> tuple[int, bytes, int]:
+        """Return the newest feed's stamp in seconds, its bytes (empty: none), and the time."""
+        key = keys.feed_key(tenant_id, kind)
+        stamp, body, now = await self._functions.call("loc_newest_feed", key, ())
+        return int(stamp), body, int(now)
+
+    async def offer_feed(
+        self,
+        tenant_id: str,
+        kind: str,
+        *,
+        stamp: int,
+        digest: str,
+        body: bytes,
+        same_seconds: int,
+    ) -> tuple[int, bytes]:
+        """Keep a feed if it is newer, and says something else than one of the last seconds."""
+        key = keys.feed_key(tenant_id, kind)
+        kept_stamp, kept_body = await self._functions.call(
+            "loc_offer_feed", key, (stamp, digest, body, same_seconds)
+        )
+        return int(kept_stamp), kept_body
+
     async def _call(self, function: str, bucket: int, arguments: Sequence[Any]) -> Any:
         return await self._functions.call(function, keys.updates_key(bucket), arguments)
 
