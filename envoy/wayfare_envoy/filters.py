@@ -27,6 +27,8 @@ def edge_filters(topology: Topology, methods: Iterable[Method]) -> list[dict[str
         _filter("cors", "cors.v3.Cors", {}),
         _filter("grpc_web", "grpc_web.v3.GrpcWeb", {}),
         _address_limit(topology),
+        # Answers pass from the last filter to the first: this one sees what the transcoder made.
+        _filter("lua", "lua.v3.Lua", {}),
         # The transcoder comes before everything that decides by method: after it a JSON call is a
         # gRPC call.
         _transcoder(topology, methods),

@@ -9,6 +9,8 @@ from google.protobuf import descriptor_pb2
 
 from wayfare.policy.v1 import policy_pb2
 
+_RAW_BODY = ".google.api.HttpBody"
+
 
 class PolicyMissingError(ValueError):
     """Say which method has no policy, so that no configuration is rendered that leaves it open."""
@@ -20,7 +22,8 @@ class Method:
 
     `service` is the mesh's name (`location`); `full_service` the contract's
     (`wayfare.location.v1.LocationService`).
-    `seconds_max` is None where the policy sets no duration, which only streams may do.
+    `seconds_max` is None where the policy sets no duration, which only streams may do. `document`
+    is said of reads that answer raw bytes, as a feed, which HTTP callers may ask for by condition.
     """
 
     service: str
@@ -34,6 +37,7 @@ class Method:
     calling_services: tuple[str, ...]
     seconds_max: float | None
     read: bool
+    document: bool = False
 
     @property
     def path(self) -> str:
@@ -75,6 +79,7 @@ def _method(package: str, service: str, method: descriptor_pb2.MethodDescriptorP
     streaming = method.client_streaming or method.server_streaming
     seconds = policy.max_duration.ToTimedelta().total_seconds() or None
     full_service = f"{package}.{service}"
+    read = policy.idempotency == policy_pb2.IDEMPOTENCY_READ
     if not (access.public or access.user.roles or access.internal.services):
         raise PolicyMissingError(f"{full_service}/{method.name} does not say who may call it.")
     if seconds is None and not streaming:
@@ -90,5 +95,6 @@ def _method(package: str, service: str, method: descriptor_pb2.MethodDescriptorP
         allow_api_key=access.user.allow_api_key,
         calling_services=tuple(access.internal.services),
         seconds_max=seconds,
-        read=policy.idempotency == policy_pb2.IDEMPOTENCY_READ,
+        read=read,
+        document=read and method.output_type == _RAW_BODY,
     )

@@ -28,6 +28,19 @@ _OPEN_SERVICES = (
     "grpc.reflection.v1alpha.ServerReflection",
     "grpc.health.v1.Health",
 )
+_NOT_MODIFIED = """
+function envoy_on_response(response)
+  local headers = response:headers()
+  local said = headers:get("x-wayfare-not-modified")
+  headers:remove("x-wayfare-not-modified")
+  local kind = headers:get("content-type") or ""
+  if said and string.sub(kind, 1, 16) ~= "application/grpc" then
+    headers:replace(":status", "304")
+    headers:remove("content-type")
+    headers:remove("content-length")
+  end
+end
+"""
 EDGE_HEALTH_PATH = "/healthz"
 
 
@@ -74,7 +87,7 @@ def _with_token(route: dict[str, Any], requirement: str) -> dict[str, Any]:
 
 def _proxy(method: Method) -> dict[str, Any]:
     action: dict[str, Any] = {"cluster": method.service, "retry_policy": _retry_policy(method)}
-    filters: dict[str, Any] = {}
+    filters: dict[str, Any] = _not_modified() if method.document else {}
     if method.streaming or method.seconds_max is None:
         filters = _unbuffered()
         action["timeout"] = "0s"
@@ -96,6 +109,15 @@ def _proxy(method: Method) -> dict[str, Any]:
         "route": action,
         "typed_per_filter_config": filters,
     }
+
+
+def _not_modified() -> dict[str, Any]:
+    # gRPC has no status for it, so the service says it in a header.
+    config = {
+        "@type": f"{_FILTER_TYPES}.lua.v3.LuaPerRoute",
+        "source_code": {"inline_string": _NOT_MODIFIED},
+    }
+    return {"envoy.filters.http.lua": config}
 
 
 def _unbuffered() -> dict[str, Any]:

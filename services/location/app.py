@@ -118,6 +118,7 @@ async def wire(
                 views=stores.views,
                 timetables=stores.timetables,
                 encode=feed_messages.encode,
+                trip_of_alert=feed_messages.trip_of_alert,
             )
         ),
     )

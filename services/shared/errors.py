@@ -103,10 +103,3 @@ class OverloadedError(DomainError):
 
     kind = Kind.EXHAUSTED
     reason = "OVERLOADED"
-
-
-class NotImplementedYetError(DomainError):
-    """Says that the contract has the method, and the server not yet."""
-
-    kind = Kind.UNIMPLEMENTED
-    reason = "NOT_IMPLEMENTED_YET"

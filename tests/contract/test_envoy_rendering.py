@@ -300,3 +300,13 @@ def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> N
     wrong = ["--service", "identity", "--jwks", "j", "--certificates", "c"]
     assert main(wrong) == 1
     assert "NAME=INSTANCE@ADDRESS" in capsys.readouterr().err
+
+
+@every_method
+def test_only_documents_may_be_asked_for_by_condition(topology: Topology, method: Method) -> None:
+    filters = [route["typed_per_filter_config"] for route in _routes(topology, method)]
+    conditional = ["envoy.filters.http.lua" in config for config in filters]
+
+    feeds = {"GetVehiclePositionsFeed", "GetTripUpdatesFeed", "GetAlertsFeed"}
+    assert set(conditional) <= {method.name in feeds}
+    assert method.document == (method.name in feeds)

@@ -3,10 +3,13 @@
 import json
 import uuid
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+from google.transit import gtfs_realtime_pb2
 
 from services.stack.environments import DEMO_TENANT_ID
 from tests.support.e2e_edge import Edge, now, reasons_of
@@ -37,7 +40,12 @@ async def curl(edge: Edge, path: str, *words: str) -> Answer:
         *("--noproxy", "*", "--interface", own_address(), *words, edge.url + path),
     )
     assert result.exit_code == 0, result.errors
-    head, _, body = result.output.replace("\r\n", "\n").partition("\n\n")
+    output = result.output
+    if "--output" in words:
+        # Bytes that are no text went there, with the headers before them.
+        raw = Path(words[words.index("--output") + 1]).read_bytes()
+        output = raw.partition(b"\r\n\r\n")[0].decode()
+    head, _, body = output.replace("\r\n", "\n").partition("\n\n")
     first, *rest = head.splitlines()
     pairs = (line.partition(":") for line in rest)
     return Answer(
@@ -232,3 +240,29 @@ async def test_a_web_app_may_read_why_it_was_refused(edge: Edge) -> None:
     assert refused.status == 401
     assert refused.headers["access-control-allow-origin"] == WEB_APP
     assert "grpc-status-details-bin" in refused.headers["access-control-expose-headers"]
+
+
+async def test_a_feed_comes_as_protobuf_and_not_again_before_it_changes(
+    edge: Edge, tmp_path: Path
+) -> None:
+    token = edge.mint.token("ADMIN")
+    path = f"/v1/feeds/{DEMO_TENANT_ID}/alerts"
+    body = tmp_path / "feed"
+    first = await curl(edge, path, *headers_of(token), "--output", str(body))
+
+    assert first.status == 200
+    assert first.headers["content-type"] == "application/x-protobuf"
+    raw = body.read_bytes().partition(b"\r\n\r\n")[2]
+    feed = gtfs_realtime_pb2.FeedMessage.FromString(raw)
+    modified = first.headers["last-modified"]
+    assert int(parsedate_to_datetime(modified).timestamp()) == feed.header.timestamp
+
+    condition = ("-H", f"if-modified-since: {modified}")
+    second = await curl(edge, path, *headers_of(token), *condition)
+    assert (second.status, second.body) == (304, None)
+    assert second.headers["last-modified"] == modified
+    assert not {"x-wayfare-not-modified", "content-type"} & second.headers.keys()
+
+    older = ("-H", "if-modified-since: Thu, 01 Jan 2026 00:00:00 GMT")
+    third = await curl(edge, path, *headers_of(token), *older, "--output", str(body))
+    assert third.status == 200

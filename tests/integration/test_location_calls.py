@@ -9,32 +9,19 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 
 from tests.support.location_process import (
     BOOKING,
     GOOD_API_KEY,
-    FollowStream,
     LocationProcess,
     running_location,
 )
 from tests.support.location_tokens import TokenMint
 from tests.support.location_values import OTHER_TENANT, a_position, new_id, now_milliseconds
 from tests.support.stack_fixtures import TestDatabase
-from wayfare.location.v1 import geofence_pb2, location_service_pb2
-from wayfare.location.v1.location_service_pb2_grpc import LocationServiceStub
+from wayfare.location.v1 import location_service_pb2
 
 pb = location_service_pb2
-METHODS = pb.DESCRIPTOR.services_by_name["LocationService"].methods
-SERVED = {
-    "StreamDriver",
-    "FollowTrip",
-    "ReportPositions",
-    "GetVehiclePosition",
-    "SetPresence",
-    "StartTracking",
-    "StopTracking",
-}
 
 
 @pytest.fixture
@@ -281,40 +268,3 @@ async def test_stopping_an_unknown_trip_is_refused(location: LocationProcess) ->
     )
 
     assert (await location.refused("StopTracking", request, BOOKING)).reason == "NOT_A_FOLLOWER"
-
-
-NEAR = a_position().location
-GEOFENCE = geofence_pb2.Geofence(
-    display_name="Lime Street",
-    kind=geofence_pb2.GEOFENCE_KIND_AIRPORT,
-    circle=geofence_pb2.Circle(center=NEAR, radius_meters=100),
-)
-VALID: dict[str, dict[str, Any]] = {
-    "FollowNearby": {"location": NEAR},
-    "ListNearbyDrivers": {"location": NEAR},
-    "GetTripTrack": {"trip_id": new_id()},
-    "ListPositionHistory": {"vehicle_id": "bus-14"},
-    "CreateGeofence": {"request_id": new_id(), "geofence": GEOFENCE},
-    "DeleteGeofence": {"geofence_id": new_id()},
-    "GetVehiclePositionsFeed": {"tenant_id": new_id()},
-    "GetTripUpdatesFeed": {"tenant_id": new_id()},
-    "GetAlertsFeed": {"tenant_id": new_id()},
-}
-
-
-@pytest.mark.parametrize("name", sorted(m.name for m in METHODS if m.name not in SERVED))
-async def test_what_comes_later_says_so(location: LocationProcess, name: str) -> None:
-    method = pb.DESCRIPTOR.services_by_name["LocationService"].methods_by_name[name]
-    request = GetMessageClass(method.input_type)(**VALID.get(name, {}))
-    metadata = location.bearer("ADMIN")
-    if method.server_streaming:
-        stub: Any = LocationServiceStub(location.channel)
-        refusal = await FollowStream(getattr(stub, name)(request, metadata=metadata)).refusal()
-    else:
-        refusal = await location.refused(name, request, metadata)
-
-    assert (refusal.code, refusal.reason) == (
-        grpc.StatusCode.UNIMPLEMENTED,
-        "NOT_IMPLEMENTED_YET",
-    )
-    assert refusal.metadata == {"method": name}

@@ -8,6 +8,7 @@ from services.location.errors import FollowerTooSlowError
 from services.location.ports.views import KeptAlert, ViewStore
 from services.shared.clock import Clock
 from services.shared.errors import DependencyUnavailableError
+from services.shared.tasks import HeldTasks
 
 _POLL_SECONDS = 0.2
 _READ_MOST = 200
@@ -73,18 +74,14 @@ class AlertHub:
         self._polls: dict[str, asyncio.Task[None]] = {}
         # Up to where the poll of a tenant has told its followers.
         self._told: dict[str, str] = {}
-        self._group: asyncio.TaskGroup | None = None
+        self._tasks = HeldTasks()
 
     async def run(self) -> None:
         """Hold the polls until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            await asyncio.get_running_loop().create_future()
+        await self._tasks.hold()
 
     async def attach(self, tenant_id: str, token: str, wake: Callable[[], None]) -> AlertViewer:
         """Return a follower that gets all alerts after `token`, or those of the last hour."""
-        if self._group is None:
-            raise RuntimeError("the hub does not run")
         alerts = await self._beginning(tenant_id, token)
         viewer = AlertViewer(wake)
         viewer.put(alerts)
@@ -99,7 +96,7 @@ class AlertHub:
         self._viewers.setdefault(tenant_id, set()).add(viewer)
         if tenant_id not in self._polls:
             self._told[tenant_id] = last
-            self._polls[tenant_id] = self._group.create_task(self._poll(tenant_id))
+            self._polls[tenant_id] = self._tasks.start(self._poll(tenant_id))
         return viewer
 
     def detach(self, tenant_id: str, viewer: AlertViewer) -> None:

@@ -39,13 +39,21 @@ class FeedVehicle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeedAlert:
+    """Is an alert about a trip of the timetable."""
+
+    kept: KeptAlert
+    plan: TripPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeedContent:
     """Is what a feed is made of, at a moment in seconds since 1970."""
 
     kind: FeedKind
     stamp: int
     vehicles: Sequence[FeedVehicle] = ()
-    alerts: Sequence[KeptAlert] = ()
+    alerts: Sequence[FeedAlert] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +74,10 @@ class Feeds:
         views: ViewStore,
         timetables: TimetableStore,
         encode: Callable[[FeedContent, int], bytes],
+        trip_of_alert: Callable[[KeptAlert], str],
     ) -> None:
         """Read from the stores; `encode` makes a feed's bytes with a header's timestamp."""
+        self._trip_of_alert = trip_of_alert
         self._live = live
         self._views = views
         self._timetables = timetables
@@ -93,24 +103,28 @@ class Feeds:
 
     async def _gather(self, tenant_id: str, kind: FeedKind, now: int) -> FeedContent:
         if kind is FeedKind.ALERTS:
-            alerts = await self._views.newest_alerts(tenant_id, most=_ALERTS_MOST)
-            oldest = now * 1000 - _ALERT_MILLISECONDS
-            recent = [one for one in alerts if int(one.token.partition("-")[0]) >= oldest]
-            return FeedContent(kind=kind, stamp=now, alerts=recent)
+            alerts = await self._alerts(tenant_id, now)
+            return FeedContent(kind=kind, stamp=now, alerts=alerts)
         changes = await asyncio.gather(
             *(
                 self._views.fleet_change(tenant_id, bucket, since_milliseconds=0)
                 for bucket in range(self._views.bucket_count)
             )
         )
-        rows = [row for change in changes for row in change.rows if row.payload]
+        # A vehicle that two drivers report is where it was heard of last.
+        heard: dict[str, FleetRow] = {}
+        for change in changes:
+            for row in change.rows:
+                known = heard.get(row.vehicle_id)
+                if row.payload and (not known or known.heard_milliseconds < row.heard_milliseconds):
+                    heard[row.vehicle_id] = row
         gate = asyncio.Semaphore(_READS_AT_ONCE)
 
         async def one(row: FleetRow) -> FeedVehicle:
             async with gate:
                 return await self._vehicle(tenant_id, row)
 
-        vehicles = await asyncio.gather(*(one(row) for row in rows))
+        vehicles = await asyncio.gather(*(one(row) for row in heard.values()))
         # In one order, so that a feed that says the same has the same bytes.
         ordered = sorted(vehicles, key=lambda vehicle: vehicle.row.vehicle_id)
         return FeedContent(kind=kind, stamp=now, vehicles=ordered)
@@ -120,9 +134,24 @@ class Feeds:
         if trip is None or trip.tenant_id != tenant_id:
             return FeedVehicle(row=row)
         state = await self._live.snapshot(trip, with_events=False)
-        plan = None
-        if trip.timetable_trip_id and trip.service_date is not None:
-            plan = await self._timetables.trip_plan(
-                tenant_id, trip.timetable_trip_id, trip.service_date
-            )
-        return FeedVehicle(row=row, trip=trip, plan=plan, state=state)
+        return FeedVehicle(row=row, trip=trip, plan=await self._plan(trip), state=state)
+
+    async def _plan(self, trip: TrackedTrip) -> TripPlan | None:
+        if not trip.timetable_trip_id or trip.service_date is None:
+            return None
+        return await self._timetables.trip_plan(
+            trip.tenant_id, trip.timetable_trip_id, trip.service_date
+        )
+
+    async def _alerts(self, tenant_id: str, now: int) -> list[FeedAlert]:
+        oldest = now * 1000 - _ALERT_MILLISECONDS
+        alerts: list[FeedAlert] = []
+        for kept in await self._views.newest_alerts(tenant_id, most=_ALERTS_MOST):
+            trip_id = self._trip_of_alert(kept)
+            if not trip_id or int(kept.token.partition("-")[0]) < oldest:
+                continue
+            trip = await self._live.tracked_trip(trip_id)
+            plan = await self._plan(trip) if trip and trip.tenant_id == tenant_id else None
+            if plan is not None:
+                alerts.append(FeedAlert(kept=kept, plan=plan))
+        return alerts

@@ -16,6 +16,7 @@ from prometheus_client import Counter as Metric
 from services.location.domain.positions import Fix
 from services.location.ports.views import FleetRow, ViewStore
 from services.shared.errors import DependencyUnavailableError
+from services.shared.tasks import HeldTasks
 
 _log = structlog.get_logger()
 _SHOWN = Metric("wayfare_location_fleet_positions_total", "Positions put into fleet frames")
@@ -326,24 +327,20 @@ class FleetHub:
         self._views = views
         self._encoder = encoder
         self._fleets: dict[str, tuple[Fleet, asyncio.Task[None]]] = {}
-        self._group: asyncio.TaskGroup | None = None
+        self._tasks = HeldTasks()
 
     async def run(self) -> None:
         """Hold the polls until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            await asyncio.get_running_loop().create_future()
+        await self._tasks.hold()
 
     async def attach(
         self, tenant_id: str, narrow: FleetFilter, wake: Callable[[], None]
     ) -> FleetViewer:
         """Return a follower of the tenant's fleet; detach it in the end."""
-        if self._group is None:
-            raise RuntimeError("the hub does not run")
         known = self._fleets.get(tenant_id)
         if known is None:
             fleet = Fleet(tenant_id, views=self._views, encoder=self._encoder)
-            known = fleet, self._group.create_task(fleet.run())
+            known = fleet, self._tasks.start(fleet.run())
             self._fleets[tenant_id] = known
         fleet = known[0]
         viewer = FleetViewer(fleet, narrow, wake)

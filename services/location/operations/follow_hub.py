@@ -24,6 +24,7 @@ from services.location.ports.live import (
     Tick,
 )
 from services.shared.errors import DependencyUnavailableError
+from services.shared.tasks import HeldTasks
 
 _log = structlog.get_logger()
 _DELIVERED = Counter("wayfare_location_delivered_total", "Updates put into followers' slots")
@@ -50,14 +51,12 @@ class FollowHub:
         self._followers: dict[str, list[Follower]] = defaultdict(list)
         self._readers: dict[int, asyncio.Task[None]] = {}
         self._ready: dict[int, asyncio.Future[None]] = {}
-        self._group: asyncio.TaskGroup | None = None
+        self._tasks = HeldTasks()
         self.degraded = False
 
     async def run(self) -> None:
         """Hold the readers until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            await asyncio.get_running_loop().create_future()
+        await self._tasks.hold()
 
     async def attach(
         self, trip_id: str, *, bucket: int, token_expire_time: datetime | None
@@ -85,11 +84,9 @@ class FollowHub:
 
     async def _ensure_reader(self, bucket: int) -> None:
         if bucket not in self._readers:
-            if self._group is None:
-                raise RuntimeError("the hub does not run")
             ready = asyncio.get_running_loop().create_future()
             self._ready[bucket] = ready
-            self._readers[bucket] = self._group.create_task(self._read(bucket, ready))
+            self._readers[bucket] = self._tasks.start(self._read(bucket, ready))
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await asyncio.shield(self._ready[bucket])

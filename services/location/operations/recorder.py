@@ -23,6 +23,7 @@ from services.location.ports.history import (
 from services.location.ports.live import POSITION, Publisher, Update
 from services.shared.clock import Clock
 from services.shared.errors import DependencyUnavailableError
+from services.shared.tasks import HeldTasks
 
 _log = structlog.get_logger()
 _KEPT = Counter("wayfare_location_history_total", "Positions written to history")
@@ -77,9 +78,7 @@ class Recorder:
     async def run(self) -> None:
         """Write until cancelled, then once more."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._write_now_and_then())
-                group.create_task(self._keep_partitions())
+            await HeldTasks().hold(self._write_now_and_then, self._keep_partitions)
         finally:
             await asyncio.shield(self._flush())
 

@@ -8,12 +8,14 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from prometheus_client import Counter, Gauge
 
 from services.location.ports.views import ViewStore
 from services.shared.errors import DependencyUnavailableError
+from services.shared.tasks import HeldTasks
 
 _log = structlog.get_logger()
 _PASSED_ON = Counter("wayfare_location_outbox_total", "Entries of the outbox passed on", ["kind"])
@@ -70,9 +72,8 @@ class OutboxRelay:
 
     async def run(self) -> None:
         """Pass on until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for bucket in range(self._views.bucket_count):
-                group.create_task(self._pass_on_from(bucket))
+        buckets = range(self._views.bucket_count)
+        await HeldTasks().hold(*(partial(self._pass_on_from, bucket) for bucket in buckets))
 
     async def _pass_on_from(self, bucket: int) -> None:
         while True:

@@ -19,6 +19,7 @@ from services.location.domain.trips import TripStatus
 from services.location.ports.live import POSITION, STATUS, LiveStore, Publisher, Update, WatchState
 from services.shared.clock import Clock
 from services.shared.errors import DependencyUnavailableError
+from services.shared.tasks import HeldTasks
 
 _log = structlog.get_logger()
 _TOLD = Counter("wayfare_location_watch_told_total", "What followers were told", ["kind"])
@@ -195,10 +196,8 @@ class Watch:
 
     async def run(self) -> None:
         """Load and write until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_WRITES_AT_ONCE):
-                group.create_task(self._work_off())
-            group.create_task(self._forget_the_silent())
+        workers = [self._work_off] * _WRITES_AT_ONCE
+        await HeldTasks().hold(self._forget_the_silent, *workers)
 
     async def _work_off(self) -> None:
         while True:

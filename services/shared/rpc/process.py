@@ -13,14 +13,13 @@ from prometheus_client import Gauge
 
 from services.shared.rpc.event_tick import TickLoop
 from services.shared.rpc.server import RpcServer
+from services.shared.tasks import cancel_all
 
 _log = structlog.get_logger()
 _TASKS = Gauge("wayfare_tasks_open", "Tasks of the event loop that have not ended")
 # Generation 0 is collected every 50,000 new objects instead of 700: messages die young anyway, and
 # a collection walks all open streams.
 _GC_THRESHOLDS = (50_000, 20, 100)
-_CANCEL_ATTEMPTS = 20
-_CANCEL_SECONDS = 0.5
 
 Background = Callable[[], Awaitable[None]]
 Build = Callable[[AsyncExitStack], Awaitable[tuple[RpcServer, Sequence[Background]]]]
@@ -74,23 +73,7 @@ async def serve(rpc: RpcServer, background: Sequence[Background], stop: asyncio.
         tasks = [group.create_task(_forever(work)) for work in (rpc.monitor.run, *background)]
         await stop.wait()
         await rpc.drain_and_stop()
-        await _cancel_all(tasks)
-
-
-async def _cancel_all(tasks: Sequence["asyncio.Task[None]"]) -> None:
-    """Cancel until every task has ended.
-
-    One cancellation may be lost: a wait with a time limit that succeeds in the same moment takes
-    it for its own (python/cpython#86296).
-    """
-    pending = set(tasks)
-    for _ in range(_CANCEL_ATTEMPTS):
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_CANCEL_SECONDS)
-        if not pending:
-            return
-    _log.error("background_work_does_not_end", tasks=[task.get_name() for task in pending])
+        await cancel_all(tasks)
 
 
 async def _forever(work: Background) -> None:

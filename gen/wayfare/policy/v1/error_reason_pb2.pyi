@@ -79,8 +79,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     LogIn while PostgreSQL restarts.
     """
     ERROR_REASON_NOT_IMPLEMENTED_YET: _ErrorReason.ValueType  # 14
-    """The contract is fixed, the server does not serve this method yet. Code UNIMPLEMENTED. Example:
-    GetTripUpdatesFeed in version 0.1.
+    """The contract is fixed, the server does not serve this method yet. Code UNIMPLEMENTED. Not raised yet by this
+    version, which serves all that it declares. Example: GetTripUpdatesFeed in version 0.1.
     """
     ERROR_REASON_SERVER_DRAINING: _ErrorReason.ValueType  # 15
     """The server is about to stop. Code UNAVAILABLE with RetryInfo; another server takes the call. Example: a stream
@@ -159,8 +159,8 @@ ERROR_REASON_DEPENDENCY_UNAVAILABLE: ErrorReason.ValueType  # 13
 LogIn while PostgreSQL restarts.
 """
 ERROR_REASON_NOT_IMPLEMENTED_YET: ErrorReason.ValueType  # 14
-"""The contract is fixed, the server does not serve this method yet. Code UNIMPLEMENTED. Example:
-GetTripUpdatesFeed in version 0.1.
+"""The contract is fixed, the server does not serve this method yet. Code UNIMPLEMENTED. Not raised yet by this
+version, which serves all that it declares. Example: GetTripUpdatesFeed in version 0.1.
 """
 ERROR_REASON_SERVER_DRAINING: ErrorReason.ValueType  # 15
 """The server is about to stop. Code UNAVAILABLE with RetryInfo; another server takes the call. Example: a stream
