@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 PYTHON_FILES := services envoy clients bench tests scripts deploy
 
-.PHONY: help setup lock gen gen-check fmt lint types imports proto-lint compose-check test up demo check bench clean
+.PHONY: help setup lock gen gen-check fmt lint types imports proto-lint compose-check test web up demo check bench clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,10 +18,13 @@ setup: ## Install everything into .venv (does nothing when it is current)
 demo: setup ## Replay 16 real bus runs through the whole stack and print what arrived; ends by itself
 	@wayfare demo
 
-up: setup ## Start the whole stack, print how to call it, stop it with Ctrl-C
+web: setup ## Build the web map that the stack serves
+	@bash scripts/web.sh
+
+up: setup web ## Start the whole stack, print how to call it, stop it with Ctrl-C
 	@wayfare up
 
-test: setup ## Run every test with real PostgreSQL, Valkey and Envoy (ARGS="-k word" narrows)
+test: setup web ## Run every test with real PostgreSQL, Valkey and Envoy (ARGS="-k word" narrows)
 	@bash scripts/test_tools.sh
 	@python -m pytest $(ARGS)
 

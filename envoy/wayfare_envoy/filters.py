@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from wayfare_envoy.policies import Method
-from wayfare_envoy.routes import EDGE_HEALTH_PATH, TOKEN_OR_KEY, TOKEN_REQUIRED
+from wayfare_envoy.routes import EDGE_HEALTH_PATH, TOKEN_OR_KEY, TOKEN_REQUIRED, WEB_PATH
 from wayfare_envoy.topology import Topology
 
 _PACKAGE = "type.googleapis.com/envoy.extensions.filters.http"
@@ -27,6 +28,7 @@ def edge_filters(topology: Topology, methods: Iterable[Method]) -> list[dict[str
         _filter("cors", "cors.v3.Cors", {}),
         _filter("grpc_web", "grpc_web.v3.GrpcWeb", {}),
         _address_limit(topology),
+        *([_web_files(topology.web_folder)] if topology.web_folder else []),
         # Answers pass from the last filter to the first: this one sees what the transcoder made.
         _filter("lua", "lua.v3.Lua", {}),
         # The transcoder comes before everything that decides by method: after it a JSON call is a
@@ -107,6 +109,23 @@ def _address_limit(topology: Topology) -> dict[str, Any]:
         "rate_limited_as_resource_exhausted": True,
     }
     return _filter("local_ratelimit", "local_ratelimit.v3.LocalRateLimit", config)
+
+
+def _web_files(folder: Path) -> dict[str, Any]:
+    mapping = {"request_path_prefix": WEB_PATH, "file_path_prefix": f"{folder}/"}
+    config = {
+        "manager_config": {"thread_pool": {"thread_count": 1}},
+        "path_mappings": [mapping],
+        "content_types": {
+            "html": "text/html; charset=utf-8",
+            "js": "text/javascript; charset=utf-8",
+            "css": "text/css; charset=utf-8",
+            "json": "application/json",
+        },
+        "default_content_type": "application/octet-stream",
+        "directory_behaviors": [{"default_file": "index.html"}],
+    }
+    return _filter("file_server", "file_server.v3.FileServerConfig", config)
 
 
 def _request_bytes_max(topology: Topology) -> int:

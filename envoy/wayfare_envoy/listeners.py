@@ -148,7 +148,11 @@ def _edge_host(topology: Topology, methods: Iterable[Method]) -> dict[str, Any]:
     host: dict[str, Any] = {
         "name": "edge",
         "domains": ["*"],
-        "routes": edge_routes(methods, open_services_cluster=_OPEN_SERVICES_CLUSTER),
+        "routes": edge_routes(
+            methods,
+            open_services_cluster=_OPEN_SERVICES_CLUSTER,
+            with_web=topology.web_folder is not None,
+        ),
     }
     if topology.cors_origins:
         host["typed_per_filter_config"] = {"envoy.filters.http.cors": _cors(topology.cors_origins)}

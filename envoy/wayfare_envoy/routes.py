@@ -42,11 +42,14 @@ function envoy_on_response(response)
 end
 """
 EDGE_HEALTH_PATH = "/healthz"
+WEB_PATH = "/app/"
 
 
-def edge_routes(methods: Iterable[Method], *, open_services_cluster: str) -> list[dict[str, Any]]:
+def edge_routes(
+    methods: Iterable[Method], *, open_services_cluster: str, with_web: bool
+) -> list[dict[str, Any]]:
     """Return the routes of the edge listener; the last one refuses what no other took."""
-    routes = []
+    routes = [_to_web(path) for path in ("/", WEB_PATH.rstrip("/")) if with_web]
     for method in methods:
         routes += _edge_routes_of(method)
     routes += _open_routes(open_services_cluster)
@@ -146,6 +149,15 @@ def _retry_policy(method: Method) -> dict[str, Any]:
             }
         ],
         "host_selection_retry_max_attempts": 3,
+    }
+
+
+def _to_web(path: str) -> dict[str, Any]:
+    return {
+        "name": "web",
+        "match": {"path": path},
+        "redirect": {"path_redirect": WEB_PATH, "response_code": "FOUND"},
+        "typed_per_filter_config": _unbuffered(),
     }
 
 

@@ -63,6 +63,7 @@ class Topology:
     `trusted_proxies` counts the proxies in front of the edge whose x-forwarded-for is believed.
     `allow_instance_choice` lets a caller name a process with the header `x-wayfare-instance`, for
     tests and demonstrations only.
+    `web_folder` holds the web map, which is served under /app/; None serves none.
     """
 
     edge_address: str
@@ -78,6 +79,7 @@ class Topology:
     edge_tls: TlsFiles | None = None
     trusted_proxies: int = 0
     allow_instance_choice: bool = False
+    web_folder: Path | None = None
     limits: Limits = field(default_factory=Limits)
 
 

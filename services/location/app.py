@@ -82,14 +82,7 @@ async def wire(
         fix_of=view_messages.fix_of_payload,
         clock=clock,
     )
-    view_streams = ViewStreams(
-        fleets=FleetHub(views=stores.views, encoder=view_messages.FleetMessages()),
-        alerts=AlertHub(views=stores.views, clock=clock),
-        nearby=nearby,
-        clock=clock,
-        settings=settings,
-        random=random.random,
-    )
+    view_streams = _view_streams(settings, clock, stores, nearby)
     servicer = LocationServicer(
         settings=settings,
         clock=clock,
@@ -112,15 +105,7 @@ async def wire(
             clock=clock,
         ),
         geofence_calls=GeofenceCalls(stores.geofences, clock),
-        feeds=FeedCalls(
-            Feeds(
-                live=live,
-                views=stores.views,
-                timetables=stores.timetables,
-                encode=feed_messages.encode,
-                trip_of_alert=feed_messages.trip_of_alert,
-            )
-        ),
+        feeds=_feeds(stores),
     )
     rpc = _server(stack, settings, clock, ids, stores, api_keys)
     location_service_pb2_grpc.add_LocationServiceServicer_to_server(servicer, rpc.server)
@@ -139,6 +124,31 @@ async def wire(
         *watching.background,
     ]
     return rpc, background
+
+
+def _view_streams(
+    settings: LocationSettings, clock: Clock, stores: Stores, nearby: Nearby
+) -> ViewStreams:
+    return ViewStreams(
+        fleets=FleetHub(views=stores.views, encoder=view_messages.FleetMessages()),
+        alerts=AlertHub(views=stores.views, clock=clock),
+        nearby=nearby,
+        clock=clock,
+        settings=settings,
+        random=random.random,
+    )
+
+
+def _feeds(stores: Stores) -> FeedCalls:
+    return FeedCalls(
+        Feeds(
+            live=stores.live,
+            views=stores.views,
+            timetables=stores.timetables,
+            encode=feed_messages.encode,
+            trip_of_alert=feed_messages.trip_of_alert,
+        )
+    )
 
 
 def _server(

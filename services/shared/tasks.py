@@ -13,8 +13,8 @@ _CANCEL_SECONDS = 0.5
 Task = asyncio.Task[None]
 
 
-async def cancel_all(tasks: Collection[Task]) -> None:
-    """Cancel until every task has ended, for ten seconds at most.
+async def cancel_all(tasks: Collection[Task], *, every_seconds: float = _CANCEL_SECONDS) -> None:
+    """Cancel until every task has ended, twenty times at most.
 
     One cancellation may be lost: a wait with a time limit that succeeds in the same moment takes
     it for its own (python/cpython#86296).
@@ -27,7 +27,7 @@ async def cancel_all(tasks: Collection[Task]) -> None:
         for task in pending:
             task.cancel()
         try:
-            _, pending = await asyncio.wait(pending, timeout=_CANCEL_SECONDS)
+            _, pending = await asyncio.wait(pending, timeout=every_seconds)
         except asyncio.CancelledError as error:
             # Whoever waits for this is impatient, and would leave tasks behind.
             cancelled = error
@@ -44,8 +44,9 @@ class HeldTasks:
     asyncio.TaskGroup cancels its tasks once, which may be lost; see `cancel_all`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, cancel_every_seconds: float = _CANCEL_SECONDS) -> None:
         """Hold nothing yet."""
+        self._cancel_every_seconds = cancel_every_seconds
         self._tasks: set[Task] = set()
         self._failed: asyncio.Future[None] | None = None
 
@@ -58,7 +59,7 @@ class HeldTasks:
             await self._failed
         finally:
             self._failed = None
-            await cancel_all(self._tasks)
+            await cancel_all(self._tasks, every_seconds=self._cancel_every_seconds)
 
     def start(self, work: Coroutine[Any, Any, None]) -> Task:
         """Start a task; only while `hold` runs, else RuntimeError."""

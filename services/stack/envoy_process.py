@@ -18,6 +18,8 @@ from wayfare_envoy.render import render_bootstrap
 from wayfare_envoy.topology import Endpoint, Limits, Topology
 
 DESCRIPTOR_SET = PROJECT_FOLDER / "gen" / "descriptors.binpb"
+# Built by `make web`; without it the edge serves calls only.
+WEB_FOLDER = PROJECT_FOLDER / "clients" / "web" / "dist"
 
 _START_SECONDS = 30.0
 # Every caller of an embedded stack comes from loopback, load generators and storms among them.
@@ -102,6 +104,7 @@ class EnvoyProcess:
             cors_origins=self._cors_origins,
             access_log=self._files.access_log,
             allow_instance_choice=True,
+            web_folder=WEB_FOLDER if (WEB_FOLDER / "index.html").is_file() else None,
             limits=_LIMITS,
         )
         config = json.dumps(render_bootstrap(topology), indent=2)

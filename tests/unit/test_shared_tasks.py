@@ -4,13 +4,9 @@ import asyncio
 
 import pytest
 
-from services.shared import tasks
 from services.shared.tasks import HeldTasks, cancel_all
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "_CANCEL_SECONDS", 0.01)
+SOON = 0.01
 
 
 class Deaf:
@@ -36,13 +32,13 @@ async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
     task = asyncio.create_task(deaf.run())
     await asyncio.sleep(0)
 
-    await cancel_all([task])
+    await cancel_all([task], every_seconds=SOON)
 
     assert deaf.ended
 
 
 async def test_held_tasks_end_with_their_holder_though_it_is_cancelled_twice() -> None:
-    held, works = HeldTasks(), [Deaf(lost=3), Deaf(lost=0)]
+    held, works = HeldTasks(cancel_every_seconds=SOON), [Deaf(lost=3), Deaf(lost=0)]
     holder = asyncio.create_task(held.hold(works[0].run))
     await asyncio.sleep(0.01)
     started = held.start(works[1].run())
@@ -63,7 +59,7 @@ async def test_a_task_that_fails_ends_its_holder_and_the_others() -> None:
         await asyncio.sleep(0)
         raise LookupError("no such thing")
 
-    held, other = HeldTasks(), Deaf(lost=0)
+    held, other = HeldTasks(cancel_every_seconds=SOON), Deaf(lost=0)
     with pytest.raises(LookupError):
         await held.hold(other.run, fail)
 
@@ -72,11 +68,11 @@ async def test_a_task_that_fails_ends_its_holder_and_the_others() -> None:
 
 async def test_nothing_is_started_that_nobody_holds() -> None:
     with pytest.raises(RuntimeError, match="nobody holds"):
-        _ = HeldTasks().start(Deaf(lost=0).run())
+        _ = HeldTasks(cancel_every_seconds=SOON).start(Deaf(lost=0).run())
 
 
 async def test_a_task_may_be_cancelled_alone() -> None:
-    held = HeldTasks()
+    held = HeldTasks(cancel_every_seconds=SOON)
     holder = asyncio.create_task(held.hold())
     await asyncio.sleep(0)
     task = held.start(Deaf(lost=0).run())

@@ -14,6 +14,7 @@ from rich.status import Status
 from services.stack.command.console import console, seconds
 from services.stack.embedded import EmbeddedStack, StackOptions
 from services.stack.environments import DEMO_ADMIN_PHONE, DEMO_TENANT_ID
+from services.stack.envoy_process import WEB_FOLDER
 from services.stack.home import Home
 from services.stack.progress import Progress, ProgressKind
 from services.stack.service_process import PROJECT_FOLDER
@@ -140,6 +141,13 @@ class ProgressPrinter:
             self._under_way.remove(part)
 
 
+def _map_line(edge: str) -> str:
+    if not (WEB_FOLDER / "index.html").is_file():
+        return "[bold]map[/]      not built; `make web` builds it"
+    address = f"http://{edge}/app/?tenant={DEMO_TENANT_ID}"
+    return f"[bold]map[/]      {address}  (phone {DEMO_ADMIN_PHONE}, password in the file below)"
+
+
 def _print_how_to_call(stack: EmbeddedStack) -> None:
     edge, password_file = stack.edge_address, stack.secrets / "admin-password"
     log_in = (
@@ -152,6 +160,7 @@ def _print_how_to_call(stack: EmbeddedStack) -> None:
 [bold green]Wayfare runs.[/] Ctrl-C stops it; `wayfare status` and `wayfare logs` look at it.
 
 [bold]edge[/]     {edge}  (gRPC, gRPC-Web, JSON)
+{_map_line(edge)}
 [bold]mesh[/]     {stack.mesh_address}  (gRPC between services, mutual TLS)
 [bold]metrics[/]  {metrics}
 

@@ -1,0 +1,72 @@
+"""A real browser for the end-to-end tests: headless Chromium from npm, driven by Playwright."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from playwright.async_api import Page, async_playwright
+
+from tests.support.e2e_programs import NODE_FOLDER, PROJECT, run_program
+
+WEB_INDEX = PROJECT / "clients" / "web" / "dist" / "index.html"
+# Unpacked once; several hundred megabytes.
+_UNPACKED = PROJECT / ".tools" / "chromium"
+_UNPACK = """
+import chromium from "@sparticuz/chromium";
+console.log(await chromium.executablePath());
+"""
+# WebGL without a graphics card; no sandbox, because a container's root has none to give.
+_ARGUMENTS = [
+    "--headless=shell",
+    "--no-sandbox",
+    "--no-zygote",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--disable-dev-shm-usage",
+]
+_FONTS = NODE_FOLDER / "node_modules" / "@sparticuz" / "chromium" / "bin"
+
+DESKTOP = (1280, 800)
+PHONE = (390, 844)
+
+
+async def _chromium() -> str:
+    if not _FONTS.is_dir():
+        if os.environ.get("CI") == "true":
+            raise AssertionError("run scripts/test_tools.sh: the browser is missing")
+        pytest.skip("node with npm is absent, which the browser comes by")
+    _UNPACKED.mkdir(parents=True, exist_ok=True)
+    result = await run_program(
+        *("env", f"TMPDIR={_UNPACKED}", "node", "--input-type=module", "--eval", _UNPACK),
+        folder=NODE_FOLDER,
+    )
+    assert result.exit_code == 0, result.errors
+    return result.output.strip()
+
+
+@asynccontextmanager
+async def browser_page(size: tuple[int, int]) -> AsyncIterator[Page]:
+    """Open an empty page; an error in its console fails the test in the end."""
+    if sys.platform != "linux":
+        pytest.skip("the browser of the tests is a Linux program")
+    assert WEB_INDEX.is_file(), "run `make web`"
+    path = await _chromium()
+    errors: list[str] = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=path, args=_ARGUMENTS, ignore_default_args=["--headless"]
+        )
+        try:
+            page = await browser.new_page(viewport={"width": size[0], "height": size[1]})
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.set_default_timeout(20_000)
+            yield page
+        finally:
+            async with asyncio.timeout(10):
+                await browser.close()
+    assert not errors
