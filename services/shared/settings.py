@@ -29,9 +29,10 @@ class ServiceSettings(BaseSettings):
     )
     database_pool_size: int = Field(8, ge=1, le=200, description="Most connections to PostgreSQL.")
     valkey_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="redis://host:port/0 or unix:///path."
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="redis://host:port/0 or unix:///path; of a cluster several, with commas.",
     )
-    valkey_cluster: bool = Field(False, description="Whether valkey_url is a node of a cluster.")
+    valkey_cluster: bool = Field(False, description="Whether valkey_url names nodes of a cluster.")
     jwks_file: Path = Field(Path("jwks.json"), description="Public keys of access tokens, as JWKS.")
     mesh_address: str = Field("127.0.0.1:8081", description="Envoy's mesh listener, host:port.")
     mesh_certificate_dir: Path = Field(

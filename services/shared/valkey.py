@@ -1,6 +1,7 @@
 """Opens Valkey for one service: a single server or a cluster, by the same calls."""
 
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import hiredis
 from redis.asyncio import (
@@ -10,6 +11,7 @@ from redis.asyncio import (
     RedisCluster,
     UnixDomainSocketConnection,
 )
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -17,6 +19,7 @@ from redis.exceptions import (
     ClusterError,
     MaxConnectionsError,
     ReadOnlyError,
+    RedisClusterException,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -34,6 +37,7 @@ VALKEY_ERRORS = (
     ClusterError,
     MaxConnectionsError,
     ReadOnlyError,
+    RedisClusterException,
     TryAgainError,
 )
 """Says by its type alone that Valkey is away."""
@@ -43,6 +47,7 @@ VALKEY_AWAY = (*VALKEY_ERRORS, OSError)
 
 CONNECTIONS_MAX = 32
 _CONNECT_SECONDS = 2.0
+_PORT = 6379
 # How long a call waits for one of the connections: calls have deadlines of their own.
 _TURN_SECONDS = 20.0
 
@@ -61,11 +66,34 @@ def open_valkey(
     turn.
     """
     if cluster:
-        return RedisCluster.from_url(
-            url, socket_timeout=timeout_seconds, socket_connect_timeout=_CONNECT_SECONDS
-        )
+        return _open_cluster(url, timeout_seconds)
     pool = open_pool(url, timeout_seconds=timeout_seconds, connections_max=connections_max)
     return Redis.from_pool(pool)
+
+
+def _open_cluster(urls: str, timeout_seconds: float) -> RedisCluster:
+    client = RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in nodes_of(urls)],
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=_CONNECT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        # While a replica takes over, the other masters' slots are served.
+        require_full_coverage=False,
+    )
+    # The only way: the client takes no class of connections.
+    client.connection_kwargs["connection_class"] = _ClusterConnection
+    for node in client.nodes_manager.startup_nodes.values():
+        node.connection_class = _ClusterConnection
+    return client
+
+
+def nodes_of(urls: str) -> list[tuple[str, int]]:
+    """Return host and port of the nodes of a cluster: `redis://one:7001/0,redis://two:7002/0`."""
+    nodes = []
+    for url in urls.split(","):
+        parts = urlsplit(url.strip())
+        nodes.append((parts.hostname or "", parts.port or _PORT))
+    return nodes
 
 
 def open_pool(
@@ -105,6 +133,30 @@ class _PackingConnection(_PacksInC, Connection):
 
 class _PackingUnixConnection(_PacksInC, UnixDomainSocketConnection):
     """Speaks to Valkey over a Unix socket."""
+
+
+class _ClusterConnection(_PacksInC, Connection):
+    """Speaks to a node of a cluster.
+
+    When the client learns the cluster anew, it closes connections that calls still use, and these
+    find no stream, or a transport of uvloop that says so in its own way.
+    """
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send; raises ConnectionError when the connection was closed meanwhile."""
+        try:
+            await super().send_packed_command(command, check_health)
+        except (RuntimeError, AttributeError) as error:
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError("the connection was closed") from error
+
+    async def read_response(self, *args: Any, **values: Any) -> Any:
+        """Read; raises ConnectionError when the connection was closed meanwhile."""
+        try:
+            return await super().read_response(*args, **values)
+        except (RuntimeError, AttributeError) as error:
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError("the connection was closed") from error
 
 
 _PACKING: dict[type, type] = {

@@ -29,6 +29,7 @@ from services.stack.progress import Progress, ProgressKind, Report, ignore
 from services.stack.service_process import ServiceAddresses, ServiceProcess
 from services.stack.signing_keys import ensure_signing_key, write_jwks
 from services.stack.valkey import ExternalValkey, ValkeyServer
+from services.stack.valkey_cluster import FIRST_PORT, ValkeyCluster, choose_cluster_ports
 from wayfare_envoy.topology import Endpoint
 
 # Services that have a certificate for the mesh, whether they run yet or not: tools act as booking.
@@ -49,7 +50,8 @@ class StackOptions:
     `edge_host` is the address that the edge listens on. `durable` keeps fsync on. `settings` are
     environment variables for the processes of a service, by its name. `envoy_threads` is the number
     of Envoy's workers, by default one per core. `cors_origins` are the web apps that browsers may
-    call from: by default those that a developer serves on this machine.
+    call from: by default those that a developer serves on this machine. `valkey_cluster` runs six
+    nodes of Valkey instead of one server; with `valkey_url` it says that those are of a cluster.
     """
 
     identity_processes: int = 1
@@ -63,6 +65,7 @@ class StackOptions:
     cors_origins: Sequence[str] = ("http://localhost:3000", "http://localhost:5173")
     database_url: str | None = None
     valkey_url: str | None = None
+    valkey_cluster: bool = False
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -70,7 +73,7 @@ class EmbeddedStack:
     """Runs PostgreSQL, Valkey, the services and Envoy on one home."""
 
     postgres: PostgresServer | ExternalPostgres
-    valkey: ValkeyServer | ExternalValkey
+    valkey: ValkeyServer | ExternalValkey | ValkeyCluster
     envoy: EnvoyProcess
     services: dict[str, ServiceProcess]
 
@@ -146,7 +149,7 @@ class EmbeddedStack:
 
     def processes(self) -> dict[str, ChildProcess]:
         """Return every child process by the name of its part, in the order of their start."""
-        parts = {"postgres": self.postgres, "valkey": self.valkey, **self.services}
+        parts = {"postgres": self.postgres, **self._valkey_parts(), **self.services}
         own = {name: process_of(part) for name, part in parts.items()}
         own["envoy"] = self.envoy.process
         return {name: process for name, process in own.items() if process is not None}
@@ -155,12 +158,17 @@ class EmbeddedStack:
         """Start a part again that has ended, and wait until it is healthy."""
         parts: dict[str, _Startable] = {
             "postgres": self.postgres,
-            "valkey": self.valkey,
+            **self._valkey_parts(),
             "envoy": self.envoy,
             **self.services,
         }
         await parts[name].start()
         self.write_state()
+
+    def _valkey_parts(self) -> "Mapping[str, ValkeyServer | ExternalValkey]":
+        if isinstance(self.valkey, ValkeyCluster):
+            return {node.name: node for node in self.valkey.nodes}
+        return {"valkey": self.valkey}
 
     def write_state(self) -> None:
         """Record addresses and process ids for other commands."""
@@ -251,15 +259,27 @@ class EmbeddedStack:
             durable=self._options.durable,
         )
 
-    def _make_valkey(self) -> ValkeyServer | ExternalValkey:
+    def _make_valkey(self) -> ValkeyServer | ExternalValkey | ValkeyCluster:
         own = self._options.valkey_url
         if own:
             return ExternalValkey(own)
+        if self._options.valkey_cluster:
+            preferred = FIRST_PORT if self._options.friendly_ports else None
+            return ValkeyCluster(
+                data_folder=self.home.valkey_data.with_name("valkey-cluster"),
+                socket_folder=self._run_folder,
+                log_folder=self.home.logs,
+                ports=choose_cluster_ports(preferred, self._chosen_ports),
+            )
         return ValkeyServer(
             data_folder=self.home.valkey_data,
             socket_path=self._run_folder / "valkey.sock",
             log_path=self.home.logs / "valkey.log",
         )
+
+    @property
+    def _valkey_url(self) -> str:
+        return self.valkey.urls if isinstance(self.valkey, ValkeyCluster) else self.valkey.url
 
     def _make_services(self) -> None:
         edge = self._port("edge", self._options.edge_port or EDGE_PORT, self._options.edge_host)
@@ -286,7 +306,8 @@ class EmbeddedStack:
                 **service_environment(
                     service,
                     database_dsn=self.database_dsn(service),
-                    valkey_url=self.valkey.url,
+                    valkey_url=self._valkey_url,
+                    valkey_cluster=self._options.valkey_cluster,
                     mesh_address=self._mesh_address,
                     home=self.home,
                 ),
@@ -322,7 +343,7 @@ class EmbeddedStack:
         write_private_file(dsn_file, self.postgres.dsn_for(SUPERUSER).encode())
         return [
             part_state("postgres", self.postgres, check=str(dsn_file)),
-            part_state("valkey", self.valkey, check=self.valkey.url),
+            *(part_state("valkey", node, check=node.url) for node in self._valkey_parts().values()),
             *(
                 part_state("service", part, check=f"http://{part.metrics_address}/readyz")
                 for part in self.services.values()

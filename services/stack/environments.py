@@ -5,6 +5,8 @@ from services.stack.passwords import read_or_create_secret
 
 DEMO_TENANT_ID = "0198c000-0000-7000-8000-000000000001"
 DEMO_TENANT_NAME = "Demo Transit"
+# Enough that each of three masters has its share of them, wherever their slots fall.
+CLUSTER_BUCKETS = 12
 DEMO_ADMIN_PHONE = "+441514960001"
 
 
@@ -14,17 +16,26 @@ def admin_password(home: Home) -> str:
 
 
 def service_environment(
-    service: str, *, database_dsn: str, valkey_url: str, mesh_address: str, home: Home
+    service: str,
+    *,
+    database_dsn: str,
+    valkey_url: str,
+    valkey_cluster: bool,
+    mesh_address: str,
+    home: Home,
 ) -> dict[str, str]:
     """Return what every process of a service is told, besides its own name and addresses."""
     environment = {
         "WAYFARE_DATABASE_URL": database_dsn,
         "WAYFARE_VALKEY_URL": valkey_url,
+        "WAYFARE_VALKEY_CLUSTER": str(valkey_cluster).lower(),
         "WAYFARE_JWKS_FILE": str(home.jwks_file),
         "WAYFARE_MESH_ADDRESS": mesh_address,
         "WAYFARE_MESH_CERTIFICATE_DIR": str(home.certificates),
         "WAYFARE_LOG_FORMAT": "json",
     }
+    if valkey_cluster and service == "location":
+        environment["WAYFARE_LOCATION_BUCKET_COUNT"] = str(CLUSTER_BUCKETS)
     if service == "identity":
         environment |= {
             "WAYFARE_IDENTITY_SIGNING_KEY_DIR": str(home.signing_keys),

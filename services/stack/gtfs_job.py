@@ -37,11 +37,12 @@ def database_environment(home: Home) -> Mapping[str, str]:
     state = home.read_state()
     admin_dsn = (home.secrets / "postgres-admin-dsn").read_text(encoding="utf-8")
     postgres = ExternalPostgres(admin_dsn=admin_dsn, secrets_folder=home.secrets)
-    valkey = next(part for part in state.parts if part.kind == "valkey")
+    valkey = [part.check for part in state.parts if part.kind == "valkey"]
     return service_environment(
         _SERVICE,
         database_dsn=postgres.dsn_for(role_of(_SERVICE)),
-        valkey_url=valkey.check,
+        valkey_url=",".join(valkey),
+        valkey_cluster=len(valkey) > 1,
         mesh_address=state.mesh_address,
         home=home,
     )

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -49,20 +50,25 @@ class ValkeyServer:
         memory_bytes_max: int = 1 << 30,
         port: int = 0,
         cluster: bool = False,
+        name: str = "valkey",
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         """Describe the server.
 
-        `port` opens a TCP port on the loopback address too (0: none). `cluster` makes it a cluster
-        of one node that owns every slot; it needs a port below 55,536, because the bus takes the
-        port 10,000 above.
+        `port` opens a TCP port on the loopback address too (0: none). `cluster` makes it a node of
+        a cluster, which needs a port below 55,536, because the bus takes the port 10,000 above; it
+        owns no slot until somebody gives it some, as `own_all_slots` does. `settings` go before
+        ours.
         """
+        self.name = name
+        self.port = port
+        self.socket_path = socket_path
+        self._settings = dict(settings or {})
         self._data_folder = data_folder
-        self._socket_path = socket_path
-        self._port = port
         self._cluster = cluster
         self._memory_bytes_max = memory_bytes_max
         self.process = ChildProcess(
-            "valkey",
+            name,
             command=self._command(),
             log_path=log_path,
             environment={"PATH": "/usr/bin:/bin", "TZ": "UTC"},
@@ -73,13 +79,13 @@ class ValkeyServer:
     def url(self) -> str:
         """Return the URL of the Unix socket, or of the TCP port of a cluster."""
         if self._cluster:
-            return f"redis://127.0.0.1:{self._port}/0"
-        return f"unix://{self._socket_path}"
+            return f"redis://127.0.0.1:{self.port}/0"
+        return f"unix://{self.socket_path}"
 
     @property
     def address(self) -> str:
         """Return where the server listens, for people."""
-        return f"127.0.0.1:{self._port}" if self._cluster else f"unix:{self._socket_path}"
+        return f"127.0.0.1:{self.port}" if self._cluster else f"unix:{self.socket_path}"
 
     @property
     def running(self) -> bool:
@@ -91,7 +97,7 @@ class ValkeyServer:
         if self.process.is_running():
             return
         self._data_folder.mkdir(parents=True, exist_ok=True)
-        self._socket_path.parent.mkdir(parents=True, exist_ok=True)
+        self.socket_path.parent.mkdir(parents=True, exist_ok=True)
         end = time.monotonic() + _START_SECONDS
         self.process.start()
         while not await self._answers():
@@ -100,8 +106,6 @@ class ValkeyServer:
             if time.monotonic() >= end:
                 raise self.process.start_error("did not answer in time")
             await asyncio.sleep(_POLL_SECONDS)
-        if self._cluster:
-            await self._own_all_slots(end)
 
     async def stop(self) -> None:
         """Shut down cleanly: the append-only file is flushed."""
@@ -119,8 +123,8 @@ class ValkeyServer:
     def _command(self) -> list[str]:
         settings = {
             "bind": "127.0.0.1",
-            "port": str(self._port),
-            "unixsocket": str(self._socket_path),
+            "port": str(self.port),
+            "unixsocket": str(self.socket_path),
             "unixsocketperm": "600",
             "dir": str(self._data_folder),
             "daemonize": "no",
@@ -133,6 +137,7 @@ class ValkeyServer:
         }
         if self._cluster:
             settings["cluster-enabled"] = "yes"
+        settings |= self._settings
         command = [valkey_server_program()]
         for name, value in settings.items():
             command += [f"--{name}", value]
@@ -140,19 +145,21 @@ class ValkeyServer:
 
     async def _answers(self) -> bool:
         with contextlib.suppress(OSError, RedisError, TimeoutError):
-            await ping_valkey(f"unix://{self._socket_path}")
+            await ping_valkey(f"unix://{self.socket_path}")
             return self.process.is_running()
         return False
 
-    async def _own_all_slots(self, end: float) -> None:
-        client = Redis.from_url(f"unix://{self._socket_path}", decode_responses=True)
+    async def own_all_slots(self) -> None:
+        """Make the node a cluster of its own."""
+        end = time.monotonic() + _START_SECONDS
+        client = Redis.from_url(f"unix://{self.socket_path}", decode_responses=True)
         try:
-            while "cluster_state:ok" not in str(await _command_of(client, "CLUSTER", "INFO")):
+            while "cluster_state:ok" not in str(await command_of(client, "CLUSTER", "INFO")):
                 if time.monotonic() >= end:
                     raise self.process.start_error("did not form its cluster in time")
                 # After a restart the slots are taken already.
                 with contextlib.suppress(RedisError):
-                    await _command_of(client, "CLUSTER", "ADDSLOTSRANGE", 0, _LAST_SLOT)
+                    await command_of(client, "CLUSTER", "ADDSLOTSRANGE", 0, _LAST_SLOT)
                 await asyncio.sleep(_POLL_SECONDS)
         finally:
             await client.aclose()
@@ -189,7 +196,17 @@ class ExternalValkey:
 
 
 async def ping_valkey(url: str) -> None:
-    """Send PING; raise when the server does not answer within two seconds."""
+    """Send PING; raise when the server does not answer within two seconds.
+
+    Of several URLs, with commas between, one must answer: nodes of a cluster may be away.
+    """
+    first, _, others = url.partition(",")
+    if others:
+        try:
+            await ping_valkey(first)
+        except (OSError, RedisError, TimeoutError):
+            await ping_valkey(others)
+        return
     client = Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0)
     try:
         await client.ping()
@@ -197,6 +214,7 @@ async def ping_valkey(url: str) -> None:
         await client.aclose()
 
 
-async def _command_of(client: Redis, *words: str | int) -> object:
+async def command_of(client: Redis, *words: str | int) -> object:
+    """Send a command that the client has no method for."""
     answer: object = await client.execute_command(*words)  # type: ignore[no-untyped-call]
     return answer

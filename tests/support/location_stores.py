@@ -50,6 +50,7 @@ def valkey_cluster_server(short_folder: Path) -> Iterator[ValkeyServer]:
     )
     run_to_completion(server.start())
     try:
+        run_to_completion(server.own_all_slots())
         yield server
     finally:
         run_to_completion(server.stop())

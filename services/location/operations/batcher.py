@@ -16,11 +16,13 @@ from prometheus_client import Counter, Gauge
 
 from services.location.ports.live import ACCEPTED, LiveStore, Update
 from services.shared.errors import DependencyUnavailableError
+from services.shared.tasks import HeldTasks
 
 _log = structlog.get_logger()
 _WRITTEN = Counter("wayfare_location_updates_total", "Updates that the store decided", ["verdict"])
 _PENDING = Gauge("wayfare_location_updates_pending", "Updates that wait to be written")
 _BATCH_MAX = 256
+_TOGETHER_SECONDS = 0.05
 _BUSY_TICKS = 2
 _BUSY_UPDATES_PER_SECOND = 1_000
 _BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
@@ -60,6 +62,9 @@ class UpdateBatcher:
         self._pending = 0
         self._wake = asyncio.Event()
         self._flushed: asyncio.Future[None] | None = None
+        self._writing: dict[int, asyncio.Task[None]] = {}
+        self._away: set[int] = set()
+        self._tasks = HeldTasks()
         self.degraded = False
 
     @property
@@ -87,20 +92,25 @@ class UpdateBatcher:
 
     async def run(self) -> None:
         """Write until cancelled; a busy process gathers twice as long."""
+        await self._tasks.hold(self._tick)
+
+    async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         written_at, busy = loop.time(), False
         while True:
             await self._wake.wait()
             await asyncio.sleep(self._tick_seconds * (_BUSY_TICKS if busy else 1))
             self._wake.clear()
-            buckets, self._buckets = self._buckets, defaultdict(list)
             busy = self._pending > _BUSY_UPDATES_PER_SECOND * (loop.time() - written_at)
             written_at = loop.time()
             _PENDING.set(self._pending)
-            await asyncio.gather(*(self._write(bucket, items) for bucket, items in buckets.items()))
-            if self._flushed is not None:
-                self._flushed.set_result(None)
-                self._flushed = None
+            # What is being written yet keeps its order: the bucket's next batch comes after it.
+            for bucket in self._buckets.keys() - self._writing.keys():
+                writing = self._tasks.start(self._write(bucket, self._buckets.pop(bucket)))
+                self._writing[bucket] = writing
+            # One server's buckets are written together; one that is away holds up no other's.
+            if self._writing:
+                await asyncio.wait(self._writing.values(), timeout=_TOGETHER_SECONDS)
 
     async def _write(self, bucket: int, items: list[tuple[Update, Submitter]]) -> None:
         for start in range(0, len(items), _BATCH_MAX):
@@ -118,6 +128,12 @@ class UpdateBatcher:
                     if verdict == ACCEPTED
                 ]
             )
+        del self._writing[bucket]
+        if bucket in self._buckets:
+            self._wake.set()
+        if self._flushed is not None:
+            self._flushed.set_result(None)
+            self._flushed = None
 
     async def _apply(self, bucket: int, updates: list[Update]) -> str:
         """Write until the store answers. Repeating is safe: what it has is a duplicate."""
@@ -126,14 +142,21 @@ class UpdateBatcher:
             try:
                 verdicts = await self._live.apply(bucket, updates)
             except DependencyUnavailableError:
-                self._set_degraded(True)
+                self._note(bucket, away=True)
                 await asyncio.sleep(_BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS) - 1)])
                 attempt += 1
             else:
-                self._set_degraded(False)
+                self._note(bucket, away=False)
                 return verdicts
 
-    def _set_degraded(self, degraded: bool) -> None:
+    def _note(self, bucket: int, *, away: bool) -> None:
+        if away == (bucket in self._away):
+            return
+        if away:
+            self._away.add(bucket)
+        else:
+            self._away.discard(bucket)
+        degraded = bool(self._away)
         if degraded != self.degraded:
             self.degraded = degraded
             _log.warning("live_state_degraded", degraded=degraded, pending=self._pending)

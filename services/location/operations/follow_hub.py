@@ -52,6 +52,7 @@ class FollowHub:
         self._readers: dict[int, asyncio.Task[None]] = {}
         self._ready: dict[int, asyncio.Future[None]] = {}
         self._tasks = HeldTasks()
+        self._away: set[int] = set()
         self.degraded = False
 
     async def run(self) -> None:
@@ -94,17 +95,17 @@ class FollowHub:
             raise DependencyUnavailableError("valkey") from None
 
     async def _read(self, bucket: int, ready: asyncio.Future[None]) -> None:
-        last_id = await self._until_answered(lambda: self._live.last_tick_id(bucket))
+        last_id = await self._until_answered(bucket, lambda: self._live.last_tick_id(bucket))
         ready.set_result(None)
         while True:
             try:
                 ticks = await self._live.read_ticks(bucket, last_id)
             except DependencyUnavailableError:
-                self._set_degraded(True)
+                self._note(bucket, away=True)
                 await asyncio.sleep(_READ_BACKOFF_SECONDS)
                 await self._look_for_gap(bucket, last_id)
                 continue
-            self._set_degraded(False)
+            self._note(bucket, away=False)
             if not ticks:
                 continue
             if len(ticks) >= TICKS_READ_MOST:
@@ -112,12 +113,12 @@ class FollowHub:
             self.deliver(ticks)
             last_id = ticks[-1].stream_id
 
-    async def _until_answered(self, ask: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def _until_answered(self, bucket: int, ask: Callable[[], Awaitable[bytes]]) -> bytes:
         while True:
             try:
                 return await ask()
             except DependencyUnavailableError:
-                self._set_degraded(True)
+                self._note(bucket, away=True)
                 await asyncio.sleep(_READ_BACKOFF_SECONDS)
 
     def deliver(self, ticks: Sequence[Tick]) -> None:
@@ -155,7 +156,7 @@ class FollowHub:
 
     async def _look_for_gap(self, bucket: int, last_id: bytes) -> None:
         """Let followers come again if ticks were dropped before this process read them."""
-        first_id = await self._until_answered(lambda: self._live.first_tick_id(bucket))
+        first_id = await self._until_answered(bucket, lambda: self._live.first_tick_id(bucket))
         if last_id == NO_TICK or _id_of(first_id) <= _id_of(last_id):
             return
         _log.warning("ticks_missed", bucket=bucket)
@@ -163,7 +164,14 @@ class FollowHub:
             for follower in followers:
                 follower.drain((0.0, "SERVER_DRAINING"))
 
-    def _set_degraded(self, degraded: bool) -> None:
+    def _note(self, bucket: int, *, away: bool) -> None:
+        if away == (bucket in self._away):
+            return
+        if away:
+            self._away.add(bucket)
+        else:
+            self._away.discard(bucket)
+        degraded = bool(self._away)
         if degraded == self.degraded:
             return
         self.degraded = degraded

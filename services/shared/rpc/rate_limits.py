@@ -13,7 +13,7 @@ from services.shared.clock import Clock
 from services.shared.errors import DomainError, Kind
 from services.shared.rpc.caller import Caller, CallerKind
 from services.shared.rpc.policy import LimitSubject, MethodRule, RateLimitRule
-from services.shared.valkey import VALKEY_AWAY, open_pool
+from services.shared.valkey import VALKEY_AWAY, nodes_of, open_pool
 
 _log = structlog.get_logger()
 
@@ -129,7 +129,8 @@ def _subject_of(caller: Caller, subject: LimitSubject) -> str:
 
 def _limits_url(valkey_url: str, *, cluster: bool) -> str:
     if cluster:
-        return "async+redis+cluster://" + valkey_url.partition("://")[2].partition("/")[0]
+        nodes = [f"{host}:{port}" for host, port in nodes_of(valkey_url)]
+        return "async+redis+cluster://" + ",".join(nodes)
     if valkey_url.startswith("unix://"):
         return "async+redis+unix://" + valkey_url.removeprefix("unix://")
     return "async+" + valkey_url

@@ -42,6 +42,14 @@ def up(
     valkey_url: Annotated[
         str | None, typer.Option(envvar="VALKEY_URL", help="A Valkey server of your own.")
     ] = None,
+    cluster: Annotated[
+        bool,
+        typer.Option(
+            "--cluster",
+            help="Run Valkey as a cluster of 3 masters and 3 replicas; with VALKEY_URL, say that it"
+            " names nodes of a cluster, with commas between.",
+        ),
+    ] = False,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
     """Start PostgreSQL, Valkey, the services and Envoy, and keep them running until Ctrl-C.
@@ -59,6 +67,7 @@ def up(
         log_level=log_level,
         database_url=database_url,
         valkey_url=valkey_url,
+        valkey_cluster=cluster,
     )
     asyncio.run(_run(options))
 
