@@ -224,7 +224,13 @@ class StoreBench:
         return rows
 
     async def _time_deliver(self, clockwork: _Clockwork) -> Row:
-        hub = FollowHub(live=self._store, events_max=64, ends_trip=convert.ends_trip)
+        hub = FollowHub(
+            live=self._store,
+            events_max=64,
+            ends_trip=convert.ends_trip,
+            many_followers=200,
+            many_followers_seconds=3.0,
+        )
         followers = [
             Follower(trip_id, events_max=64, token_expire_time=None) for _, trip_id in self._drivers
         ]

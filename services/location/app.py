@@ -233,6 +233,8 @@ def _follow_streams(
     settings: LocationSettings, clock: Clock, live: ValkeyLiveStore, tracking: Tracking
 ) -> tuple[FollowStreams, FollowHub]:
     hub = FollowHub(
+        many_followers=settings.location_many_followers,
+        many_followers_seconds=settings.location_many_followers_seconds,
         live=live,
         events_max=settings.location_follower_events_max,
         ends_trip=convert.ends_trip,

@@ -51,6 +51,14 @@ class LocationSettings(ServiceSettings):
     location_followed_trips_max: int = Field(
         5, ge=1, description="Most trips that one passenger follows at once."
     )
+    location_many_followers: int = Field(
+        200,
+        ge=1,
+        description="Of a trip that more follow at a process, positions are told less often.",
+    )
+    location_many_followers_seconds: float = Field(
+        3.0, gt=0, le=30, description="How often they are told then."
+    )
     location_follower_events_max: int = Field(
         64, ge=8, description="Most events that wait for one follower."
     )

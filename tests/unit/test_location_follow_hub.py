@@ -26,6 +26,7 @@ EPOCH, LATER = "0000abcd", "0000ef01"
 ENDED = convert.status_payload(a_status(trip_pb2.TRIP_STATUS_ENDED))
 STARTED = convert.status_payload(a_status(trip_pb2.TRIP_STATUS_STARTED))
 POSITION = convert.position_payload(a_position())
+MANY, INTERVAL_SECONDS = 3, 0.2
 
 
 def stored(payload: bytes, version: int, epoch: str = EPOCH) -> bytes:
@@ -209,7 +210,13 @@ class Following:
 
     def __init__(self) -> None:
         self.live = MemoryLiveStore()
-        self.hub = FollowHub(live=self.live, events_max=8, ends_trip=convert.ends_trip)
+        self.hub = FollowHub(
+            live=self.live,
+            events_max=8,
+            ends_trip=convert.ends_trip,
+            many_followers=MANY,
+            many_followers_seconds=INTERVAL_SECONDS,
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import Counter
 
 from services.location.operations.follower import EPOCH, VERSION, Follower, token_of
+from services.location.operations.sampling import Sampler
 from services.location.ports.live import (
     ETA,
     POSITION,
@@ -39,12 +40,24 @@ class FollowHub:
     """Knows the followers of this process and reads the ticks of the buckets that concern them."""
 
     def __init__(
-        self, *, live: LiveStore, events_max: int, ends_trip: Callable[[bytes], bool]
+        self,
+        *,
+        live: LiveStore,
+        events_max: int,
+        ends_trip: Callable[[bytes], bool],
+        many_followers: int,
+        many_followers_seconds: float,
     ) -> None:
         """Read from `live`; queue at most `events_max` events per follower.
 
-        `ends_trip` says of a status event whether it is the trip's last.
+        `ends_trip` says of a status event whether it is the trip's last. Of a trip with more than
+        `many_followers` here, positions are told once in `many_followers_seconds`.
         """
+        self._sampler = Sampler(
+            many=many_followers,
+            interval_seconds=many_followers_seconds,
+            deliver=self._deliver_position,
+        )
         self._live = live
         self._ends_trip = ends_trip
         self._events_max = events_max
@@ -82,6 +95,7 @@ class FollowHub:
         followers.remove(follower)
         if not followers:
             del self._followers[follower.trip_id]
+            self._sampler.forget(follower.trip_id)
 
     async def _ensure_reader(self, bucket: int) -> None:
         if bucket not in self._readers:
@@ -128,18 +142,25 @@ class FollowHub:
             fields = tick.fields
             for index in range(0, len(fields), 2):
                 name = fields[index]
-                followers = self._followers.get(name[1:].decode())
+                trip_id = name[1:].decode()
+                followers = self._followers.get(trip_id)
                 if followers is None:
                     continue
                 payload = fields[index + 1]
-                if name[0] in _CONFLATED_BYTES:
-                    epoch, version = payload[EPOCH].decode(), int(payload[VERSION], 16)
-                    for follower in followers:
-                        follower.put_position(epoch, version, payload)
-                else:
+                if name[0] not in _CONFLATED_BYTES:
+                    self._sampler.release(trip_id)
                     self._deliver_event(chr(name[0]), payload, followers)
+                elif self._sampler.holds(trip_id, name[0], payload, len(followers)):
+                    continue
+                else:
+                    self._deliver_position(trip_id, payload)
                 delivered += len(followers)
         _DELIVERED.inc(delivered)
+
+    def _deliver_position(self, trip_id: str, payload: bytes) -> None:
+        epoch, version = payload[EPOCH].decode(), int(payload[VERSION], 16)
+        for follower in self._followers.get(trip_id, ()):
+            follower.put_position(epoch, version, payload)
 
     def _deliver_event(self, kind: str, payload: bytes, followers: list[Follower]) -> None:
         for follower in followers:
