@@ -30,9 +30,10 @@ CREATE TABLE location.driver_positions (
   capture_time   timestamptz NOT NULL,
   receive_time   timestamptz NOT NULL,
   payload        bytea NOT NULL CHECK (octet_length(payload) <= 1024)
-);
+) WITH (fillfactor = 50);
+-- Every row changes every few seconds. No index has what changes each time, so that most changes stay on their page.
 CREATE INDEX driver_positions_free ON location.driver_positions (tenant_id, cell) WHERE trip_id IS NULL;
-CREATE INDEX driver_positions_vehicle ON location.driver_positions (tenant_id, vehicle_id, capture_time DESC);
+CREATE INDEX driver_positions_vehicle ON location.driver_positions (tenant_id, vehicle_id);
 
 -- Points are records as services/location/store/history.py packs them, the oldest first.
 CREATE TABLE location.trip_tracks (

@@ -1,7 +1,8 @@
 """Keeps accepted positions in the database, in batches behind a bounded queue. Fed by the batcher.
 
-History is written every two seconds, where a driver is at most every five. A crash loses what was
-not written yet; a stop writes everything first, within its time.
+History is written when some hundred positions wait, and every two seconds; where a driver is, at
+most every five. A crash loses what was not written yet; a stop writes everything first, within its
+time. Batches are small: while one is encoded, nobody's position moves.
 """
 
 import asyncio
@@ -31,7 +32,9 @@ _LOST = Counter("wayfare_location_history_lost_total", "Positions that history c
 _WAITING = Gauge("wayfare_location_history_waiting", "Positions that wait for history")
 _WRITE_SECONDS = 2.0
 _LATEST_SECONDS = 5.0
-_BATCH_MOST = 5_000
+_LOOK_SECONDS = 0.1
+_BATCH_MOST = 500
+_PAUSE_SECONDS = 0.05
 _FLUSH_SECONDS = 5.0
 _UPKEEP_SECONDS = 3600.0
 _DAYS_BEHIND, _DAYS_AHEAD = 2, 2
@@ -78,7 +81,9 @@ class Recorder:
     async def run(self) -> None:
         """Write until cancelled, then once more."""
         try:
-            await HeldTasks().hold(self._write_now_and_then, self._keep_partitions)
+            await HeldTasks().hold(
+                self._write_history_soon, self._write_latest_slowly, self._keep_partitions
+            )
         finally:
             await asyncio.shield(self._flush())
 
@@ -90,20 +95,24 @@ class Recorder:
         if self._waiting:
             _log.warning("history_not_written", positions=len(self._waiting))
 
-    async def _write_now_and_then(self) -> None:
-        latest_at = self._clock.monotonic() + _LATEST_SECONDS
+    async def _write_history_soon(self) -> None:
+        written_at = self._clock.monotonic()
         while True:
-            await asyncio.sleep(_WRITE_SECONDS)
-            try:
-                await self.write_history()
-                if self._clock.monotonic() >= latest_at:
-                    latest_at = self._clock.monotonic() + _LATEST_SECONDS
-                    await self.write_latest()
-            except DependencyUnavailableError:
-                # What waits, waits on; the gauge and the health of the database tell.
+            await asyncio.sleep(_LOOK_SECONDS)
+            now = self._clock.monotonic()
+            if len(self._waiting) < _BATCH_MOST and now - written_at < _WRITE_SECONDS:
                 continue
-            finally:
-                _WAITING.set(len(self._waiting))
+            written_at = now
+            # What waits, waits on; the gauge and the health of the database tell.
+            with suppress(DependencyUnavailableError):
+                await self.write_history()
+            _WAITING.set(len(self._waiting))
+
+    async def _write_latest_slowly(self) -> None:
+        while True:
+            await asyncio.sleep(_LATEST_SECONDS)
+            with suppress(DependencyUnavailableError):
+                await self.write_latest(pause_seconds=_PAUSE_SECONDS)
 
     async def write_history(self) -> None:
         """Write everything that waits. What could not be written waits on, in its order."""
@@ -130,24 +139,32 @@ class Recorder:
             _LOST.inc(len(rows))
             _log.exception("history_refused", positions=len(rows))
 
-    async def write_latest(self) -> None:
+    async def write_latest(self, *, pause_seconds: float = 0.0) -> None:
         """Write where the drivers are that sent something since the last time."""
         latest, self._latest = self._latest, {}
-        by_tenant: dict[str, list[LatestRow]] = defaultdict(list)
-        for update, received in latest.values():
-            if update.fix is not None:
-                by_tenant[update.publisher.tenant_id].append(
-                    _latest_of(update, update.fix, received)
-                )
+        by_tenant: dict[str, list[str]] = defaultdict(list)
+        for driver_id, (update, _) in latest.items():
+            by_tenant[update.publisher.tenant_id].append(driver_id)
         try:
-            for tenant_id, rows in by_tenant.items():
-                try:
-                    await self._history.write_latest(tenant_id, rows)
-                except HistoryRefusedError:
-                    _log.exception("last_positions_refused", positions=len(rows))
+            for tenant_id, driver_ids in by_tenant.items():
+                for start in range(0, len(driver_ids), _BATCH_MOST):
+                    chosen = driver_ids[start : start + _BATCH_MOST]
+                    await self._write_latest_of(tenant_id, [latest[one] for one in chosen])
+                    for driver_id in chosen:
+                        del latest[driver_id]
+                    await asyncio.sleep(pause_seconds)
         except DependencyUnavailableError:
             self._latest = {**latest, **self._latest}
             raise
+
+    async def _write_latest_of(self, tenant_id: str, updates: Sequence[tuple[Update, int]]) -> None:
+        rows = [
+            _latest_of(update, update.fix, received) for update, received in updates if update.fix
+        ]
+        try:
+            await self._history.write_latest(tenant_id, rows)
+        except HistoryRefusedError:
+            _log.exception("last_positions_refused", positions=len(rows))
 
     async def _keep_partitions(self) -> None:
         while True:

@@ -35,6 +35,11 @@ _RETRY_SECONDS = 1.0
 _STALE_SECONDS = 5.0
 # How soon a new geofence is noticed, and a trip whose stops could not be read.
 _LOOK_AGAIN_SECONDS = 10.0
+# A trip that has no stops may be given some at another process; it is asked for ever more rarely.
+_LOOK_AGAIN_TRIP_SECONDS = 60.0
+_LOOK_AGAIN_MOST_SECONDS = 600.0
+# What a trip is may have changed at another process; until then its stops need not be read again.
+_OPEN_ANEW_SECONDS = 60.0
 _WRITES_AT_ONCE = 16
 
 Told = tuple[str, bytes]
@@ -84,6 +89,8 @@ class _Watched:
     loading: bool = True
     queued: bool = False
     look_again_at: float = 0.0
+    look_again_seconds: float = _LOOK_AGAIN_TRIP_SECONDS
+    open_anew_at: float = 0.0
     on_trip: str = ""
 
 
@@ -216,13 +223,21 @@ class Watch:
                 self._work.put_nowait(watched)
 
     async def _load(self, watched: _Watched) -> None:
-        watched.look_again_at = self._clock.monotonic() + _LOOK_AGAIN_SECONDS
-        open_observer = self._open[bool(watched.trip_id)]
-        observer = await open_observer(watched.publisher, watched.trip_id)
+        now = self._clock.monotonic()
+        watched.look_again_at = now + _LOOK_AGAIN_SECONDS
+        observer = watched.observer
+        if observer is None or now >= watched.open_anew_at:
+            open_observer = self._open[bool(watched.trip_id)]
+            observer = await open_observer(watched.publisher, watched.trip_id)
+            watched.open_anew_at = now + _OPEN_ANEW_SECONDS
+            watched.observer = observer
+        if observer is None and watched.trip_id:
+            watched.look_again_at = now + watched.look_again_seconds
+            longer = 2 * watched.look_again_seconds
+            watched.look_again_seconds = min(_LOOK_AGAIN_MOST_SECONDS, longer)
         if observer is not None:
             watched.known = await self._live.watched(watched.publisher, watched.trip_id)
             observer.restore(watched.known.state)
-            watched.observer = observer
             self._go_through_recent(watched, observer)
         watched.loading = False
 

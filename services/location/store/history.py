@@ -31,6 +31,23 @@ _BATCH_TABLE = (
     " trip_id uuid, latitude double precision, longitude double precision,"
     " speed real, heading real, accuracy real) ON COMMIT DELETE ROWS"
 )
+_LATEST_TABLE = (
+    "CREATE TEMP TABLE IF NOT EXISTS latest_batch ("
+    " driver_id uuid, vehicle_id text, vehicle_class smallint, trip_id uuid, cell bigint,"
+    " capture_time timestamptz, receive_time timestamptz, payload bytea) ON COMMIT DELETE ROWS"
+)
+# In one order, so that two processes never wait for each other.
+_UPSERT_LATEST = (
+    "INSERT INTO location.driver_positions AS kept (driver_id, tenant_id, vehicle_id,"
+    " vehicle_class, trip_id, cell, capture_time, receive_time, payload)"
+    " SELECT driver_id, $1::uuid, vehicle_id, vehicle_class, trip_id, cell, capture_time,"
+    " receive_time, payload FROM latest_batch ORDER BY driver_id"
+    " ON CONFLICT (driver_id) DO UPDATE SET tenant_id = excluded.tenant_id,"
+    " vehicle_id = excluded.vehicle_id, vehicle_class = excluded.vehicle_class,"
+    " trip_id = excluded.trip_id, cell = excluded.cell,"
+    " capture_time = excluded.capture_time, receive_time = excluded.receive_time,"
+    " payload = excluded.payload WHERE kept.capture_time < excluded.capture_time"
+)
 _COLUMNS = (
     "vehicle_id",
     "capture_time",
@@ -77,32 +94,11 @@ class PostgresHistoryStore:
     async def write_latest(self, tenant_id: str, rows: Sequence[LatestRow]) -> None:
         """Keep where drivers of one tenant are, unless something newer is kept."""
         async with self._writing(tenant_id) as connection:
-            # In one order, so that two processes never wait for each other.
-            ordered = sorted(rows, key=lambda row: row.driver_id)
-            await connection.executemany(
-                "INSERT INTO location.driver_positions AS kept (driver_id, tenant_id, vehicle_id,"
-                " vehicle_class, trip_id, cell, capture_time, receive_time, payload)"
-                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-                " ON CONFLICT (driver_id) DO UPDATE SET tenant_id = excluded.tenant_id,"
-                " vehicle_id = excluded.vehicle_id, vehicle_class = excluded.vehicle_class,"
-                " trip_id = excluded.trip_id, cell = excluded.cell,"
-                " capture_time = excluded.capture_time, receive_time = excluded.receive_time,"
-                " payload = excluded.payload WHERE kept.capture_time < excluded.capture_time",
-                [
-                    (
-                        row.driver_id,
-                        tenant_id,
-                        row.vehicle_id,
-                        row.vehicle_class,
-                        row.trip_id or None,
-                        _cell_of(row.fix.latitude, row.fix.longitude),
-                        _time(row.fix.capture_milliseconds),
-                        _time(row.receive_milliseconds),
-                        row.payload,
-                    )
-                    for row in ordered
-                ],
+            await connection.execute(_LATEST_TABLE)
+            await connection.copy_records_to_table(
+                "latest_batch", records=[_latest_record(row) for row in rows]
             )
+            await connection.execute(_UPSERT_LATEST, tenant_id)
 
     async def latest_of_vehicle(self, tenant_id: str, vehicle_id: str) -> LatestRow | None:
         """Return where the vehicle was last, or None."""
@@ -266,6 +262,19 @@ def _record(row: HistoryRow) -> tuple[Any, ...]:
         fix.speed_meters_per_second,
         fix.heading_degrees,
         fix.accuracy_meters,
+    )
+
+
+def _latest_record(row: LatestRow) -> tuple[Any, ...]:
+    return (
+        row.driver_id,
+        row.vehicle_id,
+        row.vehicle_class,
+        row.trip_id or None,
+        _cell_of(row.fix.latitude, row.fix.longitude),
+        _time(row.fix.capture_milliseconds),
+        _time(row.receive_milliseconds),
+        row.payload,
     )
 
 
