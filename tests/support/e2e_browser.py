@@ -29,24 +29,32 @@ _ARGUMENTS = [
     "--ignore-gpu-blocklist",
     "--disable-dev-shm-usage",
 ]
-_FONTS = NODE_FOLDER / "node_modules" / "@sparticuz" / "chromium" / "bin"
+_PACKAGE = NODE_FOLDER / "node_modules" / "@sparticuz" / "chromium" / "bin"
 
 DESKTOP = (1280, 800)
 PHONE = (390, 844)
 
 
 async def _chromium() -> str:
-    if not _FONTS.is_dir():
-        if os.environ.get("CI") == "true":
-            raise AssertionError("run scripts/test_tools.sh: the browser is missing")
-        pytest.skip("node with npm is absent, which the browser comes by")
+    if not _PACKAGE.is_dir():
+        _go_without("node with npm is absent, by which the browser comes")
     _UNPACKED.mkdir(parents=True, exist_ok=True)
     result = await run_program(
         *("env", f"TMPDIR={_UNPACKED}", "node", "--input-type=module", "--eval", _UNPACK),
         folder=NODE_FOLDER,
     )
     assert result.exit_code == 0, result.errors
-    return result.output.strip()
+    path = result.output.strip()
+    libraries = await run_program("ldd", path)
+    if "not found" in libraries.output:
+        _go_without("libraries of the browser are absent: apt-get install libnss3 libexpat1")
+    return path
+
+
+def _go_without(why: str) -> None:
+    if os.environ.get("CI") == "true":
+        raise AssertionError(why)
+    pytest.skip(why)
 
 
 @asynccontextmanager

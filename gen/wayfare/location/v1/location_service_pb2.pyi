@@ -168,7 +168,9 @@ class FollowFleetRequest(_message.Message):
     VEHICLES_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """Goes on after an earlier stream: the last `resume_token` that it brought."""
+    """Goes on after an earlier stream: the last `resume_token` that it brought. A resumed stream begins with a snapshot too,
+    because frames are conflated.
+    """
     @_builtins.property
     def viewport(self) -> _geo_pb2.Viewport:
         """Narrows it to those in a viewport."""
@@ -236,7 +238,9 @@ class FollowNearbyRequest(_message.Message):
     max_results: _builtins.int
     """Is how many drivers a frame holds at most. From 1 to 200; 0 means 50."""
     resume_token: _builtins.str
-    """Goes on after an earlier stream: the last `resume_token` that it brought."""
+    """Goes on after an earlier stream: the last `resume_token` that it brought. A resumed stream begins with all drivers that
+    are near.
+    """
     @_builtins.property
     def location(self) -> _latlng_pb2.LatLng:
         """Is the point. WGS 84 degrees."""
