@@ -71,8 +71,24 @@ def open_valkey(
     return Redis.from_pool(pool)
 
 
+class _Cluster(RedisCluster):
+    """Finds the slots of reads of streams and of function calls by itself.
+
+    The client would ask a node which keys the command has, each time, and always the same node:
+    when that one dies nothing works any more, wherever it is.
+    """
+
+    async def _determine_slot(self, command: str, *args: Any) -> int:
+        """Return the slot of the command's keys."""
+        if command == "XREAD":
+            return int(self.keyslot(args[args.index(b"STREAMS") + 1]))
+        if command == "FCALL" and int(args[1]) > 0:
+            return int(self.keyslot(args[2]))
+        return await super()._determine_slot(command, *args)
+
+
 def _open_cluster(urls: str, timeout_seconds: float) -> RedisCluster:
-    client = RedisCluster(
+    client = _Cluster(
         startup_nodes=[ClusterNode(host, port) for host, port in nodes_of(urls)],
         socket_timeout=timeout_seconds,
         socket_connect_timeout=_CONNECT_SECONDS,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from services.location.store.keys import bucket_of, updates_key
 from services.stack.embedded import EmbeddedStack, StackOptions
@@ -55,6 +56,16 @@ async def last_step(edge: Edge, journey: Journey) -> int:
     return round((answer.position.location.latitude - LATITUDE) / STEP_DEGREES)
 
 
+async def nodes_asked_where_keys_are(cluster: ValkeyCluster) -> list[str]:
+    """Return the nodes that a client asked which keys a command has: reads then depend on them."""
+    asked = []
+    for node in cluster.nodes:
+        async with Redis.from_url(node.url) as client:
+            if "cmdstat_command|getkeys" in await client.info("commandstats"):
+                asked.append(node.name)
+    return asked
+
+
 async def test_a_killed_master_delays_its_trips_and_loses_nothing(clustered: Edge) -> None:
     edge, cluster = clustered, cluster_of(clustered)
     trips = [await edge.track() for _ in range(12)]
@@ -65,6 +76,7 @@ async def test_a_killed_master_delays_its_trips_and_loses_nothing(clustered: Edg
         spared = [one for one, master in zip(begun, masters, strict=True) if master is not doomed]
         async with driving(begun, gap_seconds=0.05):
             await until(lambda: all(journey.progress() > 10 for journey in begun))
+            assert await nodes_asked_where_keys_are(cluster) == []
             await doomed.kill()
             # Who lives on another master hears on.
             await until(moved(spared, 5), seconds=10)
