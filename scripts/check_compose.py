@@ -103,6 +103,7 @@ def _volume_faults(services: Services, declared: set[str]) -> Iterator[str]:
 def _variable_faults(services: Services) -> Iterator[str]:
     known = {
         "services.identity": _variables("identity") | STACK_VARIABLES,
+        "services.ledger": _variables("ledger") | STACK_VARIABLES,
         "services.location": _variables("location") | STACK_VARIABLES,
     }
     for name, service in services.items():

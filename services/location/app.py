@@ -8,7 +8,6 @@ from services.location import convert, feed_messages, view_messages
 from services.location.driver_stream import DriverStreams
 from services.location.feeds import FeedCalls
 from services.location.follow_stream import FollowStreams
-from services.location.gateways import IdentityApiKeyVerifier
 from services.location.geofence_calls import GeofenceCalls
 from services.location.history_calls import HistoryCalls
 from services.location.nearby_calls import NearbyCalls
@@ -34,6 +33,7 @@ from services.shared.clock import Clock, SystemClock
 from services.shared.health import Dependency
 from services.shared.ids import Uuid7Source
 from services.shared.logs import configure_logging
+from services.shared.rpc.api_keys import IdentityApiKeyVerifier
 from services.shared.rpc.authentication import (
     ApiKeyVerifier,
     Authenticator,

@@ -21,7 +21,14 @@ _POLL_SECONDS = 0.02
 # What `up` hands on from its own environment, so that settings can be tried out without editing
 # anything.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
-_INHERITED_PREFIXES = ("WAYFARE_LOG_", "WAYFARE_IDENTITY_", "WAYFARE_LOCATION_", "GRPC_", "PYTHON")
+_INHERITED_PREFIXES = (
+    "WAYFARE_LOG_",
+    "WAYFARE_IDENTITY_",
+    "WAYFARE_LOCATION_",
+    "WAYFARE_LEDGER_",
+    "GRPC_",
+    "PYTHON",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

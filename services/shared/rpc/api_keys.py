@@ -1,4 +1,4 @@
-"""Asks other services. Only place of LocationService that knows their stubs."""
+"""Asks IdentityService over the mesh what API keys may do. Used by every service but itself."""
 
 from collections import OrderedDict
 from dataclasses import dataclass

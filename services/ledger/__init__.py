@@ -1,0 +1,1 @@
+"""Keeps the money: accounts, transfers and every entry of them."""

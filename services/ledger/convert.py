@@ -1,0 +1,235 @@
+"""Pure conversion between the contract and the domain. Called by the servicer."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type import money_pb2
+
+from services.ledger.domain.accounts import Account, AccountKey, AccountKind
+from services.ledger.domain.settlement import PaymentMethod, Settlement
+from services.ledger.domain.transfers import Phase, Posting, Transfer, WantedTransfer
+from services.ledger.errors import CurrencyMismatchError
+from services.ledger.operations.transfers import Refund
+from services.ledger.ports import NewEvent, StatementLine
+from services.shared.errors import DomainError, FieldViolation, RequestInvalidError
+from services.shared.ids import is_uuid
+from services.shared.money import Money, money_from_proto, money_to_proto
+from services.shared.rpc.timestamps import timestamp_of
+from wayfare.event.v1.envelope_pb2 import Envelope
+from wayfare.ledger.v1 import account_pb2, events_pb2, ledger_service_pb2, transfer_pb2
+
+_KINDS = {
+    number: AccountKind(name.removeprefix("ACCOUNT_KIND_"))
+    for name, number in account_pb2.AccountKind.items()
+    if number
+}
+_KIND_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+_PHASE_NUMBERS = {
+    Phase(name.removeprefix("TRANSFER_PHASE_")): number
+    for name, number in transfer_pb2.TransferPhase.items()
+    if number
+}
+_HASH_BYTES = 16
+
+
+def wanted_of(message: transfer_pb2.NewTransfer, tenant_id: str) -> WantedTransfer:
+    """Return the wanted transfer. Raises RequestInvalidError or MoneyInvalidError."""
+    timeout = None
+    if message.HasField("pending_timeout"):
+        if not message.pending:
+            raise _invalid("transfers.pending_timeout", "only pending transfers have a timeout")
+        timeout = message.pending_timeout.ToTimedelta()
+    postings = postings_of(message.postings, tenant_id)
+    content = message.SerializeToString(deterministic=True)
+    return WantedTransfer(
+        transfer_id=message.transfer_id.lower(),
+        phase=Phase.PENDING if message.pending else Phase.POSTED,
+        kind=message.kind,
+        currency_code=postings[0].key.currency_code,
+        postings=postings,
+        body_hash=hashlib.blake2b(content, digest_size=_HASH_BYTES).digest(),
+        reference=message.reference,
+        timeout=timeout,
+        linked=message.linked,
+    )
+
+
+def postings_of(messages: Sequence[transfer_pb2.Posting], tenant_id: str) -> list[Posting]:
+    """Return postings with signed amounts; one that is not positive becomes 0, which is refused."""
+    postings = []
+    for message in messages:
+        money = money_from_proto(message.amount)
+        key = key_of(message.account, money.currency_code)
+        amount = max(0, money.amount_minor)
+        if message.side == transfer_pb2.SIDE_DEBIT:
+            amount = -amount
+        postings.append(Posting(key.account_id(tenant_id), key, amount))
+    return postings
+
+
+def key_of(name: account_pb2.AccountName, currency_code: str) -> AccountKey:
+    """Return the account's key. Raises RequestInvalidError if a wallet's subject is no UUID."""
+    kind = _KINDS[name.kind]
+    subject = name.subject
+    if kind is AccountKind.WALLET:
+        subject = subject.lower()
+        if not is_uuid(subject):
+            raise _invalid("account.subject", "the subject of a wallet is a user's UUID")
+    return AccountKey(kind, subject, currency_code)
+
+
+def settlement_of(message: ledger_service_pb2.SettleTripRequest) -> Settlement:
+    """Return the settlement. Raises MoneyInvalidError or CurrencyMismatchError."""
+    cancelled = message.HasField("cancellation_fee")
+    price = _money_of(message.cancellation_fee if cancelled else message.fare)
+    tip = _money_of(message.tip)
+    codes = {one.currency_code for one in (price, tip) if one is not None}
+    if len(codes) > 1:
+        raise CurrencyMismatchError(codes)
+    return Settlement(
+        tenant_id=message.tenant_id.lower(),
+        trip_id=message.trip_id.lower(),
+        passenger_id=message.passenger_user_id.lower(),
+        driver_id=message.driver_user_id.lower(),
+        method=PaymentMethod(
+            ledger_service_pb2.PaymentMethod.Name(message.method).removeprefix("PAYMENT_METHOD_")
+        ),
+        currency_code=codes.pop() if codes else "",
+        price_minor=price.amount_minor if price else 0,
+        tip_minor=tip.amount_minor if tip else 0,
+        cancelled=cancelled,
+        commission_basis_points=message.commission_basis_points,
+        pending_id=message.pending_transfer_id.lower(),
+        request_id=message.request_id.lower(),
+    )
+
+
+def refund_of(message: ledger_service_pb2.RefundTransferRequest) -> Refund:
+    """Return the refund. Raises MoneyInvalidError."""
+    money = _money_of(message.amount) if message.HasField("amount") else None
+    return Refund(
+        transfer_id=message.transfer_id.lower(),
+        amount_minor=money.amount_minor if money else None,
+        currency_code=money.currency_code if money else "",
+        borne_by_operator=message.borne_by_operator,
+    )
+
+
+def transfer_message(transfer: Transfer) -> transfer_pb2.Transfer:
+    """Return the transfer as the contract has it."""
+    code = transfer.currency_code
+    return transfer_pb2.Transfer(
+        transfer_id=transfer.transfer_id,
+        phase=_PHASE_NUMBERS[transfer.phase],
+        kind=transfer.kind,
+        amount=_money(transfer.amount_minor, code),
+        postings=[
+            transfer_pb2.Posting(
+                account=_name(posting.key),
+                side=transfer_pb2.SIDE_CREDIT
+                if posting.amount_minor > 0
+                else transfer_pb2.SIDE_DEBIT,
+                amount=_money(abs(posting.amount_minor), code),
+            )
+            for posting in transfer.postings
+        ],
+        pending_transfer_id=transfer.pending_id,
+        refunded_transfer_id=transfer.refund_of,
+        reference=transfer.reference,
+        expire_time=timestamp_of(transfer.expire_time),
+        create_time=timestamp_of(transfer.create_time),
+    )
+
+
+def account_message(account: Account) -> account_pb2.Account:
+    """Return the account as the contract has it."""
+    code = account.key.currency_code
+    limit, available = account.limit_minor, account.available_minor
+    return account_pb2.Account(
+        account_id=account.account_id,
+        name=_name(account.key),
+        currency_code=code,
+        posted=_money(account.posted_minor, code),
+        pending_out=_money(account.pending_out_minor, code),
+        pending_in=_money(account.pending_in_minor, code),
+        available=None if available is None else _money(available, code),
+        limit=None if limit is None else _money(limit, code),
+        blocked=account.blocked,
+        create_time=timestamp_of(account.create_time),
+    )
+
+
+def entry_message(line: StatementLine, currency_code: str) -> account_pb2.Entry:
+    """Return a line of a statement as the contract has it."""
+    return account_pb2.Entry(
+        transfer_id=line.transfer_id,
+        kind=line.kind,
+        amount=_money(line.amount_minor, currency_code),
+        balance=_money(line.balance_minor, currency_code),
+        reference=line.reference,
+        create_time=timestamp_of(line.create_time),
+    )
+
+
+def failure_message(
+    index: int, transfer_id: str, error: DomainError
+) -> transfer_pb2.TransferFailure:
+    """Return why a transfer was not made as the contract has it."""
+    return transfer_pb2.TransferFailure(
+        index=index,
+        transfer_id=transfer_id,
+        reason=error.reason,
+        message=error.message,
+        metadata=error.metadata,
+    )
+
+
+def event_of(tenant_id: str, transfer: Transfer, *, event_id: str) -> NewEvent:
+    """Return the event that tells of a transfer; a resolution is the second of what it resolved."""
+    aggregate_id = transfer.pending_id or transfer.transfer_id
+    version = 2 if transfer.pending_id else 1
+    envelope = Envelope(
+        event_id=event_id,
+        tenant_id=tenant_id,
+        aggregate_type="transfer",
+        aggregate_id=aggregate_id,
+        aggregate_version=version,
+        occur_time=_timestamp(transfer.create_time),
+    )
+    recorded = events_pb2.TransferRecorded(transfer=transfer_message(transfer))
+    envelope.payload.Pack(recorded)
+    return NewEvent(
+        aggregate_type="transfer",
+        aggregate_id=aggregate_id,
+        aggregate_version=version,
+        envelope=envelope.SerializeToString(),
+    )
+
+
+def money_of(message: money_pb2.Money) -> Money:
+    """Return an amount that may be negative. Raises MoneyInvalidError."""
+    return money_from_proto(message)
+
+
+def _money_of(message: money_pb2.Money) -> Money | None:
+    return money_from_proto(message) if message.currency_code or message.units else None
+
+
+def _money(amount_minor: int, currency_code: str) -> money_pb2.Money:
+    return money_to_proto(Money(currency_code=currency_code, amount_minor=amount_minor))
+
+
+def _name(key: AccountKey) -> account_pb2.AccountName:
+    return account_pb2.AccountName(kind=_KIND_NUMBERS[key.kind], subject=key.subject)
+
+
+def _timestamp(moment: datetime) -> Timestamp | None:
+    return timestamp_of(moment)
+
+
+def _invalid(field: str, description: str) -> RequestInvalidError:
+    return RequestInvalidError(
+        f"{field}: {description}", fields=[FieldViolation(field=field, description=description)]
+    )

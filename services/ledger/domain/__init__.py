@@ -1,0 +1,1 @@
+"""What money is here, and every decision that needs no database."""

@@ -1,0 +1,1 @@
+"""Use cases: what callers may do with the ledger."""

@@ -1,0 +1,36 @@
+"""What a ledger process is told by its environment."""
+
+from pydantic import Field
+
+from services.shared.settings import ServiceSettings
+
+
+class LedgerSettings(ServiceSettings):
+    """Holds what a ledger process is told beside what every process is."""
+
+    ledger_batch_max: int = Field(
+        400, ge=1, le=5_000, description="Transfers that are committed together, about."
+    )
+    ledger_waiting_max: int = Field(
+        20_000, ge=1, description="Transfers that may wait; more are refused with OVERLOADED."
+    )
+    ledger_committers: int = Field(
+        2, ge=1, le=16, description="Batches that are committed at once by this process."
+    )
+    ledger_expire_seconds: float = Field(
+        0.5, gt=0, description="How often pending transfers are looked for whose time is over."
+    )
+    ledger_fold_seconds: float = Field(
+        1.0, gt=0, description="How often the platform's accounts are brought up to date."
+    )
+    ledger_driver_debt_max_minor: int = Field(
+        50_000,
+        ge=0,
+        description="What a driver's wallet may owe, in minor units, when cash trips open it.",
+    )
+    ledger_relay_seconds: float = Field(
+        0.05, gt=0, description="How long the relay of events rests when there are none."
+    )
+    ledger_events_kept: int = Field(
+        50_000, ge=1_000, description="Events that each of 8 streams in Valkey keeps, about."
+    )

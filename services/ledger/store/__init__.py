@@ -1,0 +1,5 @@
+"""Keeps the ledger in PostgreSQL."""
+
+from services.ledger.store.ledger import PostgresLedgerStore
+
+__all__ = ["PostgresLedgerStore"]

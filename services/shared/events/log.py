@@ -1,0 +1,95 @@
+"""Reads a service's table of events in the order in which their transactions committed.
+
+The table is `<schema>.events`: aggregate_type, aggregate_id, aggregate_version, tenant_id,
+envelope, transaction_id (xid8), event_number. Numbers are given before the commit, so a reader that
+went by them alone would pass over an event whose transaction commits late. What is older than every
+transaction that still runs is complete: its order is (transaction_id, event_number).
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from services.shared.postgres import Database, Session
+
+if TYPE_CHECKING:
+    from services.shared.postgres import Connection
+
+_SWEEPER = Session(role="SWEEPER")
+
+
+class LoggedEvent(NamedTuple):
+    """Is one event as it is kept."""
+
+    transaction_id: int
+    event_number: int
+    aggregate: str
+    envelope: bytes
+
+
+class EventLog:
+    """Is the events of one service, as its relay sees them."""
+
+    def __init__(self, database: Database, schema: str) -> None:
+        """Read `schema`.events; what is published is kept in `schema`.event_cursor."""
+        self._database = database
+        self._take = (
+            f"SELECT transaction_id::text::bigint, event_number FROM {schema}.event_cursor"  # noqa: S608 - the schema is ours
+            " FOR UPDATE SKIP LOCKED"
+        )
+        self.read = f"""
+            SELECT transaction_id::text::bigint, event_number,
+              aggregate_type || '/' || aggregate_id, envelope
+            FROM {schema}.events
+            WHERE (transaction_id, event_number) > ($1::text::xid8, $2)
+              AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+            ORDER BY transaction_id, event_number LIMIT $3
+        """  # noqa: S608 - the schema is ours
+        self.newest = f"""
+            SELECT transaction_id::text::bigint, event_number FROM {schema}.events
+            ORDER BY transaction_id DESC, event_number DESC OFFSET $1 LIMIT 1
+        """  # noqa: S608 - the schema is ours
+        self.advance = (
+            f"UPDATE {schema}.event_cursor SET transaction_id = $1::text::xid8, event_number = $2"  # noqa: S608 - the schema is ours
+        )
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator["RelayTurn | None"]:
+        """Take the turn to publish, which one process has at a time; None if another has it."""
+        async with self._database.transaction(_SWEEPER) as connection:
+            row = await connection.fetchrow(self._take)
+            if row is None:
+                yield None
+                return
+            yield RelayTurn(connection, (row[0], row[1]), self)
+
+
+class RelayTurn:
+    """Is the turn to publish what comes next. The cursor moves when its transaction commits."""
+
+    def __init__(
+        self, connection: "Connection", cursor: tuple[int, int], statements: EventLog
+    ) -> None:
+        """Go on after `cursor`."""
+        self._connection = connection
+        self._cursor = cursor
+        self._statements = statements
+
+    async def next_events(self, most: int) -> Sequence[LoggedEvent]:
+        """Return the events that come next."""
+        number, event_number = self._cursor
+        rows = await self._connection.fetch(self._statements.read, str(number), event_number, most)
+        return [LoggedEvent(*row) for row in rows]
+
+    async def published(self, last: LoggedEvent) -> None:
+        """Remember that everything up to `last` is published."""
+        await self._move((last.transaction_id, last.event_number))
+
+    async def rewind(self, most: int) -> None:
+        """Go back, so that the newest `most` events come again."""
+        row = await self._connection.fetchrow(self._statements.newest, most)
+        await self._move((0, 0) if row is None else (row[0], row[1]))
+
+    async def _move(self, cursor: tuple[int, int]) -> None:
+        self._cursor = cursor
+        await self._connection.execute(self._statements.advance, str(cursor[0]), cursor[1])

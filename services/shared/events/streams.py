@@ -1,0 +1,28 @@
+"""Names the Valkey keys of events, and how an envelope travels in them.
+
+One stream per service and partition: `events:{<service>:<partition>}`, capped, with fields
+`a` (aggregate), `e` (envelope bytes); an aggregate's events are always in the same partition.
+`events:{<service>}:published` says that this Valkey has had events; it is gone when Valkey was
+emptied.
+"""
+
+import zlib
+
+PARTITIONS = 8
+AGGREGATE = b"a"
+ENVELOPE = b"e"
+
+
+def partition_of(aggregate: str) -> int:
+    """Return the partition of an aggregate's events."""
+    return zlib.crc32(aggregate.encode()) % PARTITIONS
+
+
+def stream_key(service: str, partition: int) -> str:
+    """Return the key of a stream of events."""
+    return f"events:{{{service}:{partition}}}"
+
+
+def published_key(service: str) -> str:
+    """Return the key that says that events were published to this Valkey."""
+    return f"events:{{{service}}}:published"
