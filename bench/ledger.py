@@ -149,6 +149,8 @@ async def run(options: argparse.Namespace, console: Console) -> None:
     table = Table("scenario", "settlements/s", "p50 ms", "p99 ms", "CPU µs each", "bytes each")
     async with EmbeddedStack(options=StackOptions(location_processes=1)) as stack:
         for name, accounts in (("batch", 10_000), ("batch, 50 accounts", 50), ("batch, 10", 10)):
+            if options.only not in name:
+                continue
             load = Load(stack, accounts)
             await load.fund()
             count = options.count // options.batch
@@ -161,17 +163,13 @@ async def run(options: argparse.Namespace, console: Console) -> None:
                 partial(measure_batches, load, requests, options.callers),
             )
             await load.close()
-        load = Load(stack, 10_000)
-        await load.fund()
-        requests = [load.settlements(1) for _ in range(options.per_second * options.seconds)]
-        await _row(
-            table,
-            stack,
-            f"single, {options.per_second}/s",
-            len(requests),
-            partial(measure_singles, load, requests, options.per_second),
-        )
-        await load.close()
+        if options.only in "single":
+            load = Load(stack, 10_000)
+            await load.fund()
+            requests = [load.settlements(1) for _ in range(options.per_second * options.seconds)]
+            work = partial(measure_singles, load, requests, options.per_second)
+            await _row(table, stack, f"single, {options.per_second}/s", len(requests), work)
+            await load.close()
     console.print(table)
 
 
@@ -224,6 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--callers", type=int, default=8, help="requests at once")
     parser.add_argument("--per-second", type=int, default=500, help="single calls a second")
     parser.add_argument("--seconds", type=int, default=20, help="how long single calls go on")
+    parser.add_argument("--only", default="", help="part of a scenario's name, to run that alone")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(parser.parse_args(arguments), Console(width=140)))
 

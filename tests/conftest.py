@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.support.envoy_fixtures",
     "tests.support.identity_fixtures",
     "tests.support.location_stores",
+    "tests.support.ledger_fixtures",
 ]
 
 # A busy machine is no failure.

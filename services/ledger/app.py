@@ -81,6 +81,7 @@ async def wire(
         batch_max=settings.ledger_batch_max,
         waiting_max=settings.ledger_waiting_max,
         committers=settings.ledger_committers,
+        gather_seconds=settings.ledger_gather_seconds,
     )
     transfers = Transfers(
         store=store, poster=poster, driver_debt_max_minor=settings.ledger_driver_debt_max_minor
@@ -97,7 +98,7 @@ async def wire(
         valkey=valkey,
         service=SERVICE_NAME,
         idle_seconds=settings.ledger_relay_seconds,
-        events_kept=settings.ledger_events_kept,
+        entries_kept=settings.ledger_event_entries_kept,
     )
     rpc = RpcServer(
         service_name=SERVICE_NAME,

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import money_pb2
@@ -15,68 +16,133 @@ from services.ledger.operations.transfers import Refund
 from services.ledger.ports import NewEvent, StatementLine
 from services.shared.errors import DomainError, FieldViolation, RequestInvalidError
 from services.shared.ids import is_uuid
-from services.shared.money import Money, money_from_proto, money_to_proto
+from services.shared.money import (
+    NANOS_PER_UNIT,
+    Money,
+    minor_units_exponent,
+    money_from_proto,
+    money_to_proto,
+)
 from services.shared.rpc.timestamps import timestamp_of
 from wayfare.event.v1.envelope_pb2 import Envelope
 from wayfare.ledger.v1 import account_pb2, events_pb2, ledger_service_pb2, transfer_pb2
 
-_KINDS = {
+_KINDS: dict[int, AccountKind] = {
     number: AccountKind(name.removeprefix("ACCOUNT_KIND_"))
     for name, number in account_pb2.AccountKind.items()
     if number
 }
-_KIND_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+_KIND_NUMBERS = {
+    AccountKind(name.removeprefix("ACCOUNT_KIND_")): number
+    for name, number in account_pb2.AccountKind.items()
+    if number
+}
 _PHASE_NUMBERS = {
     Phase(name.removeprefix("TRANSFER_PHASE_")): number
     for name, number in transfer_pb2.TransferPhase.items()
     if number
 }
+SIDE_DEBIT = transfer_pb2.SIDE_DEBIT
 _HASH_BYTES = 16
+_POSTINGS_MIN = 2
+_ACCOUNTS_KEPT = 100_000
+_RECORDED_URL = f"type.googleapis.com/{events_pb2.TransferRecorded.DESCRIPTOR.full_name}"
 
 
 def wanted_of(message: transfer_pb2.NewTransfer, tenant_id: str) -> WantedTransfer:
     """Return the wanted transfer. Raises RequestInvalidError or MoneyInvalidError."""
+    pending_id = message.post_pending_transfer_id or message.void_pending_transfer_id
     timeout = None
     if message.HasField("pending_timeout"):
         if not message.pending:
             raise _invalid("transfers.pending_timeout", "only pending transfers have a timeout")
         timeout = message.pending_timeout.ToTimedelta()
     postings = postings_of(message.postings, tenant_id)
+    phase = _resolving_phase(message) if pending_id else _new_phase(message)
     content = message.SerializeToString(deterministic=True)
     return WantedTransfer(
         transfer_id=message.transfer_id.lower(),
-        phase=Phase.PENDING if message.pending else Phase.POSTED,
+        phase=phase,
         kind=message.kind,
-        currency_code=postings[0].key.currency_code,
+        currency_code=postings[0].key.currency_code if postings else "",
         postings=postings,
         body_hash=hashlib.blake2b(content, digest_size=_HASH_BYTES).digest(),
         reference=message.reference,
         timeout=timeout,
+        pending_id=pending_id.lower(),
         linked=message.linked,
+        source=message if postings else None,
     )
 
 
+def _new_phase(message: transfer_pb2.NewTransfer) -> Phase:
+    if len(message.postings) < _POSTINGS_MIN:
+        raise _invalid("transfers.postings", "a transfer has at least two postings")
+    if not message.kind:
+        raise _invalid("transfers.kind", "a transfer says what it is for")
+    return Phase.PENDING if message.pending else Phase.POSTED
+
+
+def _resolving_phase(message: transfer_pb2.NewTransfer) -> Phase:
+    if message.post_pending_transfer_id and message.void_pending_transfer_id:
+        raise _invalid("transfers.void_pending_transfer_id", "post or void, not both")
+    if message.pending:
+        raise _invalid("transfers.pending", "what resolves a pending transfer is not pending")
+    if message.reference:
+        raise _invalid("transfers.reference", "a resolution has that of the pending transfer")
+    if message.post_pending_transfer_id:
+        return Phase.POST
+    if message.postings:
+        raise _invalid("transfers.postings", "a void is of the whole pending transfer")
+    return Phase.VOID
+
+
 def postings_of(messages: Sequence[transfer_pb2.Posting], tenant_id: str) -> list[Posting]:
-    """Return postings with signed amounts; one that is not positive becomes 0, which is refused."""
+    """Return postings with signed amounts; one that is not positive becomes 0, which is refused.
+
+    Raises RequestInvalidError or MoneyInvalidError.
+    """
     postings = []
     for message in messages:
-        money = money_from_proto(message.amount)
-        key = key_of(message.account, money.currency_code)
-        amount = max(0, money.amount_minor)
-        if message.side == transfer_pb2.SIDE_DEBIT:
-            amount = -amount
-        postings.append(Posting(key.account_id(tenant_id), key, amount))
+        name, money = message.account, message.amount
+        account_id, key, scale = _account(tenant_id, name.kind, name.subject, money.currency_code)
+        nanos_per_minor = NANOS_PER_UNIT // scale
+        amount = money.units * scale + money.nanos // nanos_per_minor
+        if money.nanos % nanos_per_minor or not 0 <= money.nanos < NANOS_PER_UNIT or amount <= 0:
+            amount = max(0, money_from_proto(money).amount_minor)
+        postings.append(Posting(account_id, key, -amount if message.side == SIDE_DEBIT else amount))
     return postings
 
 
 def key_of(name: account_pb2.AccountName, currency_code: str) -> AccountKey:
-    """Return the account's key. Raises RequestInvalidError if a wallet's subject is no UUID."""
-    kind = _KINDS[name.kind]
-    subject = name.subject
+    """Return the account's key. Raises RequestInvalidError if subject and kind do not fit."""
+    return _key(name.kind, name.subject, currency_code)
+
+
+@lru_cache(_ACCOUNTS_KEPT)
+def _account(
+    tenant_id: str, kind: int, subject: str, currency_code: str
+) -> tuple[str, AccountKey, int]:
+    """Return id and key of an account, and how many minor units make a unit of its currency.
+
+    The same ones come again and again.
+    """
+    key = _key(kind, subject, currency_code)
+    return key.account_id(tenant_id), key, 10 ** minor_units_exponent(currency_code)
+
+
+def _key(kind_number: int, subject: str, currency_code: str) -> AccountKey:
+    kind = _KINDS[kind_number]
     if kind is AccountKind.WALLET:
         subject = subject.lower()
         if not is_uuid(subject):
             raise _invalid("account.subject", "the subject of a wallet is a user's UUID")
+    elif kind is AccountKind.GATEWAY_CLEARING:
+        if not (subject.isascii() and subject.isalpha() and subject.isupper()):
+            raise _invalid("account.subject", "the subject of gateway clearing is a gateway's name")
+    elif subject:
+        raise _invalid("account.subject", "only wallets and gateway clearing have a subject")
+    money_from_proto(money_pb2.Money(currency_code=currency_code))
     return AccountKey(kind, subject, currency_code)
 
 
@@ -119,28 +185,46 @@ def refund_of(message: ledger_service_pb2.RefundTransferRequest) -> Refund:
 
 def transfer_message(transfer: Transfer) -> transfer_pb2.Transfer:
     """Return the transfer as the contract has it."""
-    code = transfer.currency_code
-    return transfer_pb2.Transfer(
-        transfer_id=transfer.transfer_id,
-        phase=_PHASE_NUMBERS[transfer.phase],
-        kind=transfer.kind,
-        amount=_money(transfer.amount_minor, code),
-        postings=[
-            transfer_pb2.Posting(
-                account=_name(posting.key),
-                side=transfer_pb2.SIDE_CREDIT
-                if posting.amount_minor > 0
-                else transfer_pb2.SIDE_DEBIT,
-                amount=_money(abs(posting.amount_minor), code),
-            )
-            for posting in transfer.postings
-        ],
-        pending_transfer_id=transfer.pending_id,
-        refunded_transfer_id=transfer.refund_of,
-        reference=transfer.reference,
-        expire_time=timestamp_of(transfer.expire_time),
-        create_time=timestamp_of(transfer.create_time),
+    message = transfer_pb2.Transfer()
+    _fill(message, transfer)
+    return message
+
+
+def _fill(message: transfer_pb2.Transfer, transfer: Transfer) -> None:
+    """Write a transfer into a message, field by field: half the time of passing them at once."""
+    message.transfer_id = transfer.transfer_id
+    message.phase = _PHASE_NUMBERS[transfer.phase]
+    message.kind = transfer.kind
+    message.reference = transfer.reference
+    message.create_time.CopyFrom(_moment(transfer.create_time))
+    message.amount.CopyFrom(_money(transfer.amount_minor, transfer.currency_code))
+    if transfer.pending_id:
+        message.pending_transfer_id = transfer.pending_id
+    if transfer.refund_of:
+        message.refunded_transfer_id = transfer.refund_of
+    if transfer.expire_time is not None:
+        message.expire_time.FromDatetime(transfer.expire_time)
+    if isinstance(transfer.source, transfer_pb2.NewTransfer):
+        # As they came: encoding them anew is most of an event's cost.
+        message.postings.MergeFrom(transfer.source.postings)
+    else:
+        message.postings.extend(map(_posting, transfer.postings))
+
+
+def _posting(posting: Posting) -> transfer_pb2.Posting:
+    return transfer_pb2.Posting(
+        account=_name(posting.key),
+        side=transfer_pb2.SIDE_CREDIT if posting.amount_minor > 0 else SIDE_DEBIT,
+        amount=_money(abs(posting.amount_minor), posting.key.currency_code),
     )
+
+
+@lru_cache(4)
+def _moment(moment: datetime) -> Timestamp:
+    """Return a moment as the contract has it; a batch has one for all of its transfers."""
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp
 
 
 def account_message(account: Account) -> account_pb2.Account:
@@ -190,22 +274,20 @@ def event_of(tenant_id: str, transfer: Transfer, *, event_id: str) -> NewEvent:
     """Return the event that tells of a transfer; a resolution is the second of what it resolved."""
     aggregate_id = transfer.pending_id or transfer.transfer_id
     version = 2 if transfer.pending_id else 1
+    recorded = events_pb2.TransferRecorded()
+    _fill(recorded.transfer, transfer)
+    create_time = _moment(transfer.create_time)
     envelope = Envelope(
         event_id=event_id,
         tenant_id=tenant_id,
         aggregate_type="transfer",
         aggregate_id=aggregate_id,
         aggregate_version=version,
-        occur_time=_timestamp(transfer.create_time),
+        occur_time=create_time,
     )
-    recorded = events_pb2.TransferRecorded(transfer=transfer_message(transfer))
-    envelope.payload.Pack(recorded)
-    return NewEvent(
-        aggregate_type="transfer",
-        aggregate_id=aggregate_id,
-        aggregate_version=version,
-        envelope=envelope.SerializeToString(),
-    )
+    envelope.payload.type_url = _RECORDED_URL
+    envelope.payload.value = recorded.SerializeToString()
+    return NewEvent("transfer", aggregate_id, version, envelope.SerializeToString())
 
 
 def money_of(message: money_pb2.Money) -> Money:
@@ -223,10 +305,6 @@ def _money(amount_minor: int, currency_code: str) -> money_pb2.Money:
 
 def _name(key: AccountKey) -> account_pb2.AccountName:
     return account_pb2.AccountName(kind=_KIND_NUMBERS[key.kind], subject=key.subject)
-
-
-def _timestamp(moment: datetime) -> Timestamp | None:
-    return timestamp_of(moment)
 
 
 def _invalid(field: str, description: str) -> RequestInvalidError:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from services.ledger.domain.accounts import Account, AccountKey, Funds
 from services.ledger.domain.deciding import Outcome
@@ -33,8 +33,7 @@ class StatementLine:
     create_time: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """Is an event to be kept with the change that it tells of."""
 
     aggregate_type: str
@@ -54,8 +53,8 @@ class LedgerRefusedError(Exception):
 class Batch(Protocol):
     """Is one open transaction in which transfers of one tenant are decided and recorded."""
 
-    async def lock_wallets(self, account_ids: Collection[str]) -> dict[str, Funds]:
-        """Lock the wallets among these accounts, in a stable order; return what they have."""
+    async def wallets(self, account_ids: Collection[str], *, lock: bool) -> dict[str, Funds]:
+        """Return what the wallets among these accounts have; lock them in a stable order."""
         ...
 
     async def wait_for_targets(self, transfer_ids: Collection[str]) -> None:

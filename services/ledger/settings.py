@@ -17,6 +17,9 @@ class LedgerSettings(ServiceSettings):
     ledger_committers: int = Field(
         2, ge=1, le=16, description="Batches that are committed at once by this process."
     )
+    ledger_gather_seconds: float = Field(
+        0.01, ge=0, le=1, description="How long transfers gather before a batch of a busy process."
+    )
     ledger_expire_seconds: float = Field(
         0.5, gt=0, description="How often pending transfers are looked for whose time is over."
     )
@@ -31,6 +34,6 @@ class LedgerSettings(ServiceSettings):
     ledger_relay_seconds: float = Field(
         0.05, gt=0, description="How long the relay of events rests when there are none."
     )
-    ledger_events_kept: int = Field(
-        50_000, ge=1_000, description="Events that each of 8 streams in Valkey keeps, about."
+    ledger_event_entries_kept: int = Field(
+        10_000, ge=1_000, description="Entries that each of 8 streams of events in Valkey keeps."
     )

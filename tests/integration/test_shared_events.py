@@ -59,7 +59,7 @@ class Sample:
             valkey=self.valkey,
             service="sample",
             idle_seconds=0.01,
-            events_kept=100_000,
+            entries_kept=10_000,
         )
 
     def consumer(self, fails: Callable[[Envelope], bool] = lambda _: False) -> EventConsumer:

@@ -143,6 +143,7 @@ class LedgerMachine(RuleBasedStateMachine):
             batch_max=50,
             waiting_max=1_000,
             committers=2,
+            gather_seconds=0,
         )
         self.upkeep = Upkeep(
             store=self.store, poster=self.poster, clock=self.clock, expire_seconds=1, fold_seconds=1

@@ -61,13 +61,17 @@ class Account:
 
 @dataclass(slots=True)
 class Funds:
-    """Is what a decision knows of a wallet; it changes while a batch is decided."""
+    """Is what a decision knows of a wallet.
+
+    `balance_minor` changes while a batch is decided, `read_minor` is what it was before.
+    """
 
     subject: str
     currency_code: str
     balance_minor: int
     limit_minor: int
     blocked: bool
+    read_minor: int
 
 
 def check_change(account: Account, *, currency_code: str, limit_minor: int | None) -> None:

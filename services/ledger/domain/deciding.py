@@ -42,7 +42,12 @@ class Known:
 
     `funds` are the locked wallets by account id; `made` the content hashes of transfers by id;
     `targets` the transfers that others resolve or refund; `resolved` what became of pending ones;
-    `refunded` what was given back of a transfer, in minor units.
+    `refunded` what was given back of a transfer, in minor units; `foreseen` what was worked out
+    before the locks, by the identity of the wanted transfer.
+
+    Without locks `funds` may be old. PostgreSQL then refuses what was wrongly made; what was
+    refused for lack of funds is right as of the reading, unless others of the batch had taken
+    them: `needs_locks` says that.
     """
 
     now: datetime
@@ -51,15 +56,37 @@ class Known:
     targets: dict[str, Transfer] = field(default_factory=dict)
     resolved: dict[str, Phase] = field(default_factory=dict)
     refunded: dict[str, int] = field(default_factory=dict)
+    foreseen: "dict[int, Outcome]" = field(default_factory=dict)
+    needs_locks: bool = False
 
 
 @dataclass(slots=True)
 class Outcome:
-    """Is what became of one wanted transfer: made now, made before (both None), or refused."""
+    """Is what became of one wanted transfer: made now, made before (both None), or refused.
+
+    `event` is for whoever records it.
+    """
 
     transfer: Transfer | None = None
     entries: Sequence[Entry] = ()
     error: DomainError | None = None
+    event: object = None
+
+
+def foresee(wanted: WantedTransfer, now: datetime) -> Outcome | None:
+    """Return what becomes of a transfer if nothing is in its way, or None if it needs another.
+
+    Called before the locks, which are held the shorter for it.
+    """
+    if wanted.pending_id or wanted.refund_of:
+        return None
+    try:
+        check_postings(wanted.postings)
+    except DomainError as error:
+        return Outcome(error=error)
+    layer = Layer.PENDING if wanted.phase is Phase.PENDING else Layer.POSTED
+    entries = [Entry(layer, one[0], one[2]) for one in wanted.postings]
+    return Outcome(_transfer(wanted, wanted, wanted.postings, now), entries)
 
 
 def decide(wanted: Sequence[WantedTransfer], known: Known) -> list[Outcome]:
@@ -99,14 +126,27 @@ def _decide_one(wanted: WantedTransfer, known: Known) -> Outcome:
         if before == wanted.body_hash:
             return Outcome()
         return Outcome(error=TransferExistsDifferentlyError(wanted.transfer_id))
+    outcome = known.foreseen.get(id(wanted)) or foresee(wanted, known.now)
     try:
-        postings, entries = _entries_of(wanted, known)
-        _check_funds(wanted, entries, known)
+        if outcome is None:
+            outcome = _resolve(wanted, known) if wanted.pending_id else _refund(wanted, known)
+        if outcome.error is None:
+            _check_funds(wanted, outcome.entries, known)
     except DomainError as error:
         return Outcome(error=error)
-    # What resolves or refunds another is about the same as that.
-    about = known.targets.get(wanted.pending_id or wanted.refund_of, wanted)
-    transfer = Transfer(
+    if outcome.error is None:
+        _do(outcome, known)
+    return outcome
+
+
+def _transfer(
+    wanted: WantedTransfer,
+    about: WantedTransfer | Transfer,
+    postings: Sequence[Posting],
+    now: datetime,
+) -> Transfer:
+    """Return the transfer to record; what resolves or refunds another is about the same as it."""
+    return Transfer(
         transfer_id=wanted.transfer_id,
         phase=wanted.phase,
         kind=wanted.kind or about.kind,
@@ -117,28 +157,22 @@ def _decide_one(wanted: WantedTransfer, known: Known) -> Outcome:
         reference=about.reference,
         pending_id=wanted.pending_id,
         refund_of=wanted.refund_of,
-        expire_time=None if wanted.timeout is None else known.now + wanted.timeout,
-        create_time=known.now,
+        expire_time=None if wanted.timeout is None else now + wanted.timeout,
+        create_time=now,
+        source=wanted.source,
     )
-    outcome = Outcome(transfer, entries)
-    _do(outcome, known)
-    return outcome
 
 
-def _entries_of(wanted: WantedTransfer, known: Known) -> tuple[Sequence[Posting], Sequence[Entry]]:
-    if not wanted.pending_id:
-        postings = _refund(wanted, known) if wanted.refund_of else wanted.postings
-        check_postings(postings)
-        layer = Layer.PENDING if wanted.phase is Phase.PENDING else Layer.POSTED
-        return postings, [Entry(layer, one[0], one[2]) for one in postings]
+def _resolve(wanted: WantedTransfer, known: Known) -> Outcome:
     pending = _pending_of(wanted, known)
-    released = [Entry(Layer.RELEASED, one[0], -one[2]) for one in pending.postings]
-    if wanted.phase is not Phase.POST:
-        return pending.postings, released
-    postings = wanted.postings or pending.postings
-    check_postings(postings)
-    _check_within(postings, pending)
-    return postings, [*(Entry(Layer.POSTED, one[0], one[2]) for one in postings), *released]
+    postings = pending.postings
+    entries = [Entry(Layer.RELEASED, one[0], -one[2]) for one in postings]
+    if wanted.phase is Phase.POST:
+        postings = wanted.postings or pending.postings
+        check_postings(postings)
+        _check_within(postings, pending)
+        entries = [*(Entry(Layer.POSTED, one[0], one[2]) for one in postings), *entries]
+    return Outcome(_transfer(wanted, pending, postings, known.now), entries)
 
 
 def _pending_of(wanted: WantedTransfer, known: Known) -> Transfer:
@@ -172,7 +206,7 @@ def _check_within(postings: Sequence[Posting], pending: Transfer) -> None:
         raise AmountExceedsPendingError(pending.transfer_id)
 
 
-def _refund(wanted: WantedTransfer, known: Known) -> Sequence[Posting]:
+def _refund(wanted: WantedTransfer, known: Known) -> Outcome:
     paid = known.targets.get(wanted.refund_of)
     if paid is None:
         raise TransferUnknownError(wanted.refund_of)
@@ -192,11 +226,12 @@ def _refund(wanted: WantedTransfer, known: Known) -> Sequence[Posting]:
             requested_minor=amount,
         )
     back = refund_postings(paid.postings, refunded_minor=refunded, amount_minor=amount)
-    if not wanted.postings:
-        return back
-    # The bearer's posting, whose amount is known only now, stands for those who got the money.
-    payers = [one for one in back if one.amount_minor > 0]
-    return [*payers, wanted.postings[0]._replace(amount_minor=-amount)]
+    if wanted.postings:
+        # The bearer's posting, whose amount is known only now, stands for those who got the money.
+        payers = [one for one in back if one.amount_minor > 0]
+        back = [*payers, wanted.postings[0]._replace(amount_minor=-amount)]
+    entries = [Entry(Layer.POSTED, one[0], one[2]) for one in back]
+    return Outcome(_transfer(wanted, paid, back, known.now), entries)
 
 
 def _check_funds(wanted: WantedTransfer, entries: Sequence[Entry], known: Known) -> None:
@@ -209,6 +244,7 @@ def _check_funds(wanted: WantedTransfer, entries: Sequence[Entry], known: Known)
         if funds.blocked and not wanted.pending_id:
             raise AccountBlockedError(funds.subject)
         if funds.balance_minor + change < funds.limit_minor:
+            known.needs_locks |= funds.balance_minor != funds.read_minor
             raise FundsInsufficientError(
                 funds.subject,
                 currency_code=funds.currency_code,

@@ -54,7 +54,8 @@ class WantedTransfer:
 
     What resolves a pending transfer takes kind, currency and reference of it; without postings it
     takes these too. A refund gives back `refund_minor`, or all that is left; its only posting, if
-    it has one, names who bears it instead of those who got it.
+    it has one, names who bears it instead of those who got it. `source` is what the caller sent;
+    nothing here looks at it.
     """
 
     transfer_id: str
@@ -69,6 +70,7 @@ class WantedTransfer:
     refund_of: str = ""
     refund_minor: int | None = None
     linked: bool = False
+    source: object = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +89,7 @@ class Transfer:
     refund_of: str
     expire_time: datetime | None
     create_time: datetime
+    source: object = None
 
 
 def amount_of(postings: Sequence[Posting]) -> int:

@@ -38,7 +38,8 @@ CREATE TABLE ledger.accounts (
   pending_in_minor  bigint NOT NULL DEFAULT 0,
   create_time       timestamptz NOT NULL,
   update_time       timestamptz NOT NULL,
-  CONSTRAINT accounts_one_of_a_kind UNIQUE (tenant_id, kind, subject, currency_code),
+  -- In this order, so that nobody looks for a batch's accounts by tenant.
+  CONSTRAINT accounts_one_of_a_kind UNIQUE (subject, currency_code, kind, tenant_id),
   CONSTRAINT accounts_wallets_have_owners CHECK ((kind = 'WALLET') = (owner_id IS NOT NULL)),
   CONSTRAINT accounts_wallets_have_limits CHECK ((kind = 'WALLET') = (limit_minor IS NOT NULL)),
   CONSTRAINT accounts_pending_is_never_negative CHECK (pending_out_minor >= 0 AND pending_in_minor >= 0),
@@ -63,8 +64,8 @@ CREATE TABLE ledger.transfers (
   transfer_id    uuid PRIMARY KEY,
   tenant_id      uuid NOT NULL,
   phase          text NOT NULL CHECK (phase IN ('POSTED', 'PENDING', 'POST', 'VOID', 'EXPIRE')),
-  kind           text NOT NULL CHECK (kind ~ '^[A-Z_]{1,32}$'),
-  currency_code  text NOT NULL CHECK (currency_code ~ '^[A-Z]{3}$'),
+  kind           text NOT NULL CHECK (char_length(kind) BETWEEN 1 AND 32),
+  currency_code  text NOT NULL,
   amount_minor   bigint NOT NULL CHECK (amount_minor > 0),
   posting_count  smallint NOT NULL CHECK (posting_count BETWEEN 2 AND 16),
   pending_id     uuid,
@@ -113,40 +114,35 @@ CREATE TRIGGER entries_are_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON ledg
 CREATE FUNCTION ledger.check_balanced() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
   wrong uuid;
+  resolving uuid[];
+  refunded uuid[];
 BEGIN
-  SELECT e.transfer_id INTO wrong
+  SELECT min(s.transfer_id::text) FILTER (WHERE NOT coalesce(
+      s.total = 0 AND s.currency_code = t.currency_code AND s.tenant_id = t.tenant_id
+      AND t.transaction_id = pg_current_xact_id()
+      AND CASE
+        WHEN t.phase = 'POST' AND s.layer = 'RELEASED' THEN s.last_index = t.posting_count + s.entry_count - 1
+        ELSE s.layer = CASE t.phase WHEN 'PENDING' THEN 'PENDING' WHEN 'VOID' THEN 'RELEASED' WHEN 'EXPIRE' THEN 'RELEASED'
+            ELSE 'POSTED' END
+          AND s.entry_count = t.posting_count AND s.last_index = s.entry_count - 1 AND s.credited = t.amount_minor
+      END, false)),
+    array_agg(s.transfer_id) FILTER (WHERE t.pending_id IS NOT NULL),
+    array_agg(t.refund_of) FILTER (WHERE t.refund_of IS NOT NULL)
+  INTO wrong, resolving, refunded
   FROM (
-    SELECT transfer_id,
-      sum(amount_minor) FILTER (WHERE layer = 'POSTED') AS posted,
-      sum(amount_minor) FILTER (WHERE layer = 'PENDING') AS pending,
-      sum(amount_minor) FILTER (WHERE layer = 'RELEASED') AS released,
-      sum(amount_minor) FILTER (WHERE amount_minor > 0 AND layer <> 'RELEASED') AS credited,
-      sum(amount_minor) FILTER (WHERE amount_minor > 0) AS credited_on_all,
-      count(*) AS entry_count, max(posting_index) AS last_index,
-      min(currency_code) AS first_currency, max(currency_code) AS last_currency,
-      min(tenant_id::text) AS first_tenant, max(tenant_id::text) AS last_tenant
-    FROM new_entries GROUP BY transfer_id
-  ) e LEFT JOIN ledger.transfers t ON t.transfer_id = e.transfer_id
-  WHERE t.transfer_id IS NULL
-    OR t.transaction_id <> pg_current_xact_id()
-    OR coalesce(e.posted, 0) <> 0 OR coalesce(e.pending, 0) <> 0 OR coalesce(e.released, 0) <> 0
-    OR e.entry_count <> t.posting_count + CASE WHEN t.phase = 'POST' THEN coalesce((
-         SELECT p.posting_count FROM ledger.transfers p WHERE p.transfer_id = t.pending_id), 0) ELSE 0 END
-    OR e.last_index <> e.entry_count - 1
-    OR e.first_currency <> t.currency_code OR e.last_currency <> t.currency_code
-    OR e.first_tenant <> t.tenant_id::text OR e.last_tenant <> t.tenant_id::text
-    OR t.amount_minor <> CASE WHEN t.phase IN ('VOID', 'EXPIRE') THEN e.credited_on_all ELSE e.credited END
-    OR (e.posted IS NULL) <> (t.phase NOT IN ('POSTED', 'POST'))
-    OR (e.pending IS NULL) <> (t.phase <> 'PENDING')
-    OR (e.released IS NULL) <> (t.phase NOT IN ('POST', 'VOID', 'EXPIRE'))
-  LIMIT 1;
+    SELECT transfer_id, layer, currency_code, tenant_id, sum(amount_minor) AS total,
+      sum(amount_minor) FILTER (WHERE amount_minor > 0) AS credited, count(*) AS entry_count,
+      max(posting_index) AS last_index
+    FROM new_entries GROUP BY transfer_id, layer, currency_code, tenant_id
+  ) AS s
+  -- Id by id: nobody knows how many rows of the transition table there are when this is planned.
+  LEFT JOIN LATERAL (
+    SELECT * FROM ledger.transfers WHERE transfer_id = s.transfer_id OFFSET 0) AS t ON true;
   IF wrong IS NOT NULL THEN
     RAISE EXCEPTION 'the entries of transfer % do not balance', wrong USING ERRCODE = 'WL002';
   END IF;
-  PERFORM ledger.check_resolutions(array_agg(DISTINCT t.transfer_id))
-  FROM new_entries e JOIN ledger.transfers t ON t.transfer_id = e.transfer_id WHERE t.pending_id IS NOT NULL;
-  PERFORM ledger.check_refunds(array_agg(DISTINCT t.refund_of))
-  FROM new_entries e JOIN ledger.transfers t ON t.transfer_id = e.transfer_id WHERE t.refund_of IS NOT NULL;
+  IF resolving IS NOT NULL THEN PERFORM ledger.check_resolutions(resolving); END IF;
+  IF refunded IS NOT NULL THEN PERFORM ledger.check_refunds(refunded); END IF;
   RETURN NULL;
 END $$;
 
@@ -156,13 +152,13 @@ CREATE FUNCTION ledger.check_resolutions(resolving uuid[]) RETURNS void
 DECLARE
   wrong uuid;
 BEGIN
-  IF resolving IS NULL THEN RETURN; END IF;
   SELECT r.transfer_id INTO wrong
   FROM ledger.transfers r
   LEFT JOIN ledger.transfers p ON p.transfer_id = r.pending_id
   WHERE r.transfer_id = ANY (resolving) AND (
     p.phase IS DISTINCT FROM 'PENDING' OR p.tenant_id <> r.tenant_id
-    OR (r.phase = 'POST' AND p.expire_time <= r.create_time)
+    OR (r.phase = 'POST' AND (p.expire_time <= r.create_time OR NOT EXISTS (
+      SELECT 1 FROM ledger.entries e WHERE e.transfer_id = r.transfer_id AND e.layer = 'POSTED')))
     OR EXISTS (
       SELECT 1 FROM (
         SELECT account_id, -sum(amount_minor) AS amount FROM ledger.entries
@@ -192,8 +188,7 @@ CREATE FUNCTION ledger.check_refunds(refunded uuid[]) RETURNS void
 DECLARE
   wrong uuid;
 BEGIN
-  IF refunded IS NULL THEN RETURN; END IF;
-  PERFORM pg_advisory_xact_lock(hashtextextended(id::text, 0)) FROM unnest(refunded) AS id ORDER BY id;
+  PERFORM pg_advisory_xact_lock(hashtextextended(id::text, 0)) FROM (SELECT DISTINCT id FROM unnest(refunded) AS id ORDER BY id) AS ids;
   SELECT paid.transfer_id INTO wrong
   FROM unnest(refunded) AS wanted (id) LEFT JOIN ledger.transfers paid ON paid.transfer_id = wanted.id
   WHERE paid.phase IS NULL OR paid.phase NOT IN ('POSTED', 'POST') OR paid.amount_minor < (
@@ -212,6 +207,11 @@ DECLARE
   moved_count bigint;
   applied_count bigint;
 BEGIN
+  -- In the order of their ids, so that no two batches wait for each other. A batch that was decided without locks waits
+  -- here, with all else of it written.
+  PERFORM 1 FROM (SELECT DISTINCT account_id FROM new_entries ORDER BY account_id) AS m
+  CROSS JOIN LATERAL (
+    SELECT 1 FROM ledger.accounts WHERE account_id = m.account_id AND kind = 'WALLET' FOR NO KEY UPDATE) AS a;
   WITH moved AS (
     SELECT account_id, currency_code, tenant_id,
       coalesce(sum(amount_minor) FILTER (WHERE layer = 'POSTED'), 0) AS posted,
@@ -227,12 +227,14 @@ BEGIN
     FROM moved m
     WHERE a.account_id = m.account_id AND a.currency_code = m.currency_code AND a.tenant_id = m.tenant_id
       AND a.kind = 'WALLET'
-    RETURNING 1
+    RETURNING a.account_id
   ), systems AS (
     INSERT INTO ledger.account_deltas (account_id, tenant_id, posted_minor, pending_out_minor, pending_in_minor)
     SELECT m.account_id, m.tenant_id, m.posted, m.pending_out, m.pending_in
-    FROM moved m JOIN ledger.accounts a ON a.account_id = m.account_id AND a.currency_code = m.currency_code
-      AND a.tenant_id = m.tenant_id AND a.kind <> 'WALLET'
+    FROM moved m CROSS JOIN LATERAL (
+      SELECT 1 FROM ledger.accounts WHERE account_id = m.account_id AND currency_code = m.currency_code
+        AND tenant_id = m.tenant_id AND kind <> 'WALLET' OFFSET 0) AS a
+    WHERE m.account_id NOT IN (SELECT account_id FROM wallets)
     RETURNING 1
   )
   SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM wallets) + (SELECT count(*) FROM systems)

@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.ledger.domain.accounts import AccountKey
-from services.ledger.domain.deciding import Known, Outcome, decide
+from services.ledger.domain.deciding import Known, Outcome, decide, foresee
 from services.ledger.domain.transfers import Phase, Transfer, WantedTransfer
 from services.ledger.ports import (
     Batch,
@@ -34,6 +34,9 @@ _BATCH = Histogram(
     "wayfare_ledger_batch_transfers",
     "Transfers committed together",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+_AGAIN = Counter(
+    "wayfare_ledger_batches_decided_again_total", "Batches that had to be decided again"
 )
 _ATTEMPTS = 5
 _OPENED_MAX = 200_000
@@ -63,8 +66,11 @@ class Poster:
         batch_max: int,
         waiting_max: int,
         committers: int,
+        gather_seconds: float,
     ) -> None:
         """Commit to `store`, about `batch_max` transfers at once by so many `committers`.
+
+        A process that is busy lets transfers gather for `gather_seconds` before a batch.
 
         Callers are refused when `waiting_max` transfers wait. `event_of` makes the event that is
         kept with a transfer.
@@ -75,6 +81,8 @@ class Poster:
         self._batch_max = batch_max
         self._waiting_max = waiting_max
         self._committers = committers
+        self._gather_seconds = gather_seconds
+        self._taken_at = float("-inf")
         self._queues: OrderedDict[str, deque[_Call]] = OrderedDict()
         self._waiting = 0
         self._wake = asyncio.Event()
@@ -121,6 +129,9 @@ class Poster:
             if not self._queues:
                 self._wake.clear()
                 continue
+            await self._gather()
+            if not self._queues:
+                continue
             tenant_id, calls = self._take()
             try:
                 await self._commit(tenant_id, calls)
@@ -129,6 +140,13 @@ class Poster:
                 if not isinstance(error, Exception):
                     raise
                 _log.error("batch_failed", calls=len(calls), exc_info=error)
+
+    async def _gather(self) -> None:
+        """Wait a moment when another batch was taken just now, so that this one is worth it."""
+        quiet = self._clock.monotonic() - self._taken_at > self._gather_seconds
+        if not quiet and self._waiting < self._batch_max:
+            await asyncio.sleep(self._gather_seconds)
+        self._taken_at = self._clock.monotonic()
 
     def _take(self) -> tuple[str, list[_Call]]:
         """Take the calls of one tenant that make a batch; tenants take turns."""
@@ -172,54 +190,72 @@ class Poster:
     async def _attempt(self, tenant_id: str, calls: Sequence[_Call]) -> list[Outcome]:
         wanted = [transfer for call in calls for transfer in call.wanted]
         await self._open_accounts(tenant_id, calls)
+        # First without locks, unless it is about other transfers: PostgreSQL refuses what must not
+        # be, and batches are written side by side.
+        lock = any(one.pending_id or one.refund_of for one in wanted)
         attempt = 1
         while True:
             try:
-                outcomes = await self._decide_and_record(tenant_id, wanted)
-            except BatchConflictError:
+                outcomes = await self._decide_and_record(tenant_id, wanted, lock=lock)
+            except (BatchConflictError, LedgerRefusedError):
                 if attempt == _ATTEMPTS:
                     raise
-                attempt += 1
+                attempt, lock = attempt + 1, True
+                _AGAIN.inc()
             else:
                 _count(outcomes)
                 return outcomes
 
     async def _decide_and_record(
-        self, tenant_id: str, wanted: Sequence[WantedTransfer]
+        self, tenant_id: str, wanted: Sequence[WantedTransfer], *, lock: bool
     ) -> list[Outcome]:
+        # All that can be done before the locks is: another batch is being written meanwhile.
+        known = Known(now=self._clock.now())
+        for one in wanted:
+            outcome = foresee(one, known.now)
+            if outcome is not None:
+                known.foreseen[id(one)] = outcome
+                if outcome.transfer is not None:
+                    outcome.event = self._event_of(tenant_id, outcome.transfer)
         async with self._store.batch(tenant_id) as batch:
-            outcomes = decide(wanted, await self._known(batch, wanted))
+            await self._learn(known, batch, wanted, lock=lock)
+            outcomes = decide(wanted, known)
+            if not lock:
+                await _check_refusals(known, batch, wanted, outcomes)
             made = [outcome for outcome in outcomes if outcome.transfer is not None]
             if made:
-                events = [
-                    self._event_of(tenant_id, outcome.transfer)
-                    for outcome in made
-                    if outcome.transfer is not None
-                ]
-                await batch.record(made, events)
+                await batch.record(made, [self._event(tenant_id, outcome) for outcome in made])
         return outcomes
 
-    async def _known(self, batch: Batch, wanted: Sequence[WantedTransfer]) -> Known:
+    def _event(self, tenant_id: str, outcome: Outcome) -> NewEvent:
+        if isinstance(outcome.event, NewEvent):
+            return outcome.event
+        if outcome.transfer is None:
+            raise ValueError("only transfers that are made have an event")
+        return self._event_of(tenant_id, outcome.transfer)
+
+    async def _learn(
+        self, known: Known, batch: Batch, wanted: Sequence[WantedTransfer], *, lock: bool
+    ) -> None:
+        """Read what the batch concerns, and lock it if asked."""
         pending_ids = {one.pending_id for one in wanted if one.pending_id}
         refund_ids = {one.refund_of for one in wanted if one.refund_of}
         account_ids = {posting[0] for one in wanted for posting in one.postings}
-        known = Known(now=self._clock.now())
         if pending_ids or refund_ids:
             await batch.wait_for_targets(pending_ids | refund_ids)
             known.targets = await batch.targets(pending_ids | refund_ids)
             account_ids.update(
                 posting[0] for target in known.targets.values() for posting in target.postings
             )
-        known.funds = await batch.lock_wallets(account_ids)
-        known.made = await batch.made([one.transfer_id for one in wanted])
+        known.funds = await batch.wallets(account_ids, lock=lock)
+        if lock:
+            # Else a transfer that was made before is refused by PostgreSQL, and seen the next time.
+            known.made = await batch.made([one.transfer_id for one in wanted])
         if pending_ids:
             resolutions = await batch.resolutions(pending_ids)
             known.resolved = {pending: Phase(phase) for pending, phase in resolutions.items()}
         if refund_ids:
             known.refunded = await batch.refunded(refund_ids)
-        # Read after the locks: who waited for them decides by the time at which it goes on.
-        known.now = self._clock.now()
-        return known
 
     async def _open_accounts(self, tenant_id: str, calls: Sequence[_Call]) -> None:
         missing: dict[str, AccountKey] = {}
@@ -238,6 +274,22 @@ class Poster:
         if len(self._opened) > _OPENED_MAX:
             self._opened.clear()
         self._opened.update(missing)
+
+
+async def _check_refusals(
+    known: Known, batch: Batch, wanted: Sequence[WantedTransfer], outcomes: Sequence[Outcome]
+) -> None:
+    """Raise BatchConflictError if something may have been refused only for want of locks.
+
+    That is what was made before, and what lacks funds that others of the batch had taken.
+    """
+    refused = [
+        one.transfer_id
+        for one, outcome in zip(wanted, outcomes, strict=True)
+        if outcome.error is not None
+    ]
+    if refused and (known.needs_locks or await batch.made(refused)):
+        raise BatchConflictError("what is refused must be looked at with locks")
 
 
 def _fail(calls: Sequence[_Call] | deque[_Call], error: Exception) -> None:

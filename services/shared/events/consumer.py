@@ -17,7 +17,7 @@ from prometheus_client import Counter
 
 from services.shared.errors import DependencyUnavailableError
 from services.shared.events.failures import Failures
-from services.shared.events.streams import ENVELOPE, PARTITIONS, stream_key
+from services.shared.events.streams import PARTITIONS, stream_key
 from services.shared.postgres import Database, Session
 from services.shared.tasks import HeldTasks
 from services.shared.valkey import VALKEY_AWAY, Valkey
@@ -136,7 +136,7 @@ class EventConsumer:
             fresh = [one for one in entries if _order(_entry(one)[0]) > _order(position)]
             if not fresh:
                 return 0
-            events = [Envelope.FromString(_entry(one)[1][ENVELOPE]) for one in fresh]
+            events = [Envelope.FromString(envelope) for one in fresh for envelope in _entry(one)[1]]
             rows = await connection.fetch(
                 self._claim, self._consumer, [event.event_id for event in events]
             )
@@ -224,11 +224,11 @@ def _entries_of(answer: Any) -> Sequence[Any]:
     return entries
 
 
-def _entry(entry: Any) -> tuple[bytes, dict[bytes, bytes]]:
+def _entry(entry: Any) -> tuple[bytes, Sequence[bytes]]:
+    """Return id and envelopes of an entry: its values, whichever way the client gives them."""
     stream_id, fields = entry
-    if isinstance(fields, dict):
-        return stream_id, fields
-    return stream_id, dict(zip(fields[::2], fields[1::2], strict=True))
+    envelopes = list(fields.values()) if isinstance(fields, dict) else fields[1::2]
+    return stream_id, envelopes
 
 
 def _text(stream_id: bytes | str) -> str:

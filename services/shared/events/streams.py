@@ -1,7 +1,7 @@
 """Names the Valkey keys of events, and how an envelope travels in them.
 
-One stream per service and partition: `events:{<service>:<partition>}`, capped, with fields
-`a` (aggregate), `e` (envelope bytes); an aggregate's events are always in the same partition.
+One stream per service and partition: `events:{<service>:<partition>}`, capped. An entry holds up to
+eight envelopes as its values, in order; an aggregate's events are always in the same partition.
 `events:{<service>}:published` says that this Valkey has had events; it is gone when Valkey was
 emptied.
 """
@@ -9,8 +9,7 @@ emptied.
 import zlib
 
 PARTITIONS = 8
-AGGREGATE = b"a"
-ENVELOPE = b"e"
+ENVELOPES_PER_ENTRY = 8
 
 
 def partition_of(aggregate: str) -> int:

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwayfare/ledger/v1/account.proto\x12\x11wayfare.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xeb\x02\n\x0b\x41\x63\x63ountName\x12>\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.wayfare.ledger.v1.AccountKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04kind\x12!\n\x07subject\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18$R\x07subject:\xf8\x01\xbaH\xf4\x01\x1a\xf1\x01\n\x0f\x61\x63\x63ount_subject\x12\x64the subject of a wallet is a user\'s UUID, that of gateway clearing names a gateway; others have none\x1axthis.kind == 1 ? this.subject.size() == 36 : this.kind == 4 ? this.subject.matches(\'^[A-Z]{1,32}$\') : this.subject == \'\'\"\xfc\x03\n\x07\x41\x63\x63ount\x12\'\n\naccount_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12\x38\n\x04name\x18\x02 \x01(\x0b\x32\x1e.wayfare.ledger.v1.AccountNameB\x04\xe2\x41\x01\x03R\x04name\x12)\n\rcurrency_code\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x0c\x63urrencyCode\x12\x30\n\x06posted\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\x06posted\x12\x39\n\x0bpending_out\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\npendingOut\x12\x37\n\npending_in\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\tpendingIn\x12\x36\n\tavailable\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\tavailable\x12(\n\x05limit\x18\x08 \x01(\x0b\x32\x12.google.type.MoneyR\x05limit\x12\x18\n\x07\x62locked\x18\t \x01(\x08R\x07\x62locked\x12\x41\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\"\xf1\x01\n\x05\x45ntry\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12,\n\x07\x62\x61lance\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12\x1c\n\treference\x18\x05 \x01(\tR\treference\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime*\xbc\x01\n\x0b\x41\x63\x63ountKind\x12\x1c\n\x18\x41\x43\x43OUNT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43\x43OUNT_KIND_WALLET\x10\x01\x12\x18\n\x14\x41\x43\x43OUNT_KIND_REVENUE\x10\x02\x12\x1b\n\x17\x41\x43\x43OUNT_KIND_CASH_FLOAT\x10\x03\x12!\n\x1d\x41\x43\x43OUNT_KIND_GATEWAY_CLEARING\x10\x04\x12\x1c\n\x18\x41\x43\x43OUNT_KIND_WITHDRAWALS\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwayfare/ledger/v1/account.proto\x12\x11wayfare.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"p\n\x0b\x41\x63\x63ountName\x12>\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.wayfare.ledger.v1.AccountKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04kind\x12!\n\x07subject\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18$R\x07subject\"\xfc\x03\n\x07\x41\x63\x63ount\x12\'\n\naccount_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12\x38\n\x04name\x18\x02 \x01(\x0b\x32\x1e.wayfare.ledger.v1.AccountNameB\x04\xe2\x41\x01\x03R\x04name\x12)\n\rcurrency_code\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x0c\x63urrencyCode\x12\x30\n\x06posted\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\x06posted\x12\x39\n\x0bpending_out\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\npendingOut\x12\x37\n\npending_in\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\tpendingIn\x12\x36\n\tavailable\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\tavailable\x12(\n\x05limit\x18\x08 \x01(\x0b\x32\x12.google.type.MoneyR\x05limit\x12\x18\n\x07\x62locked\x18\t \x01(\x08R\x07\x62locked\x12\x41\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\"\xf1\x01\n\x05\x45ntry\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12,\n\x07\x62\x61lance\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12\x1c\n\treference\x18\x05 \x01(\tR\treference\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime*\xbc\x01\n\x0b\x41\x63\x63ountKind\x12\x1c\n\x18\x41\x43\x43OUNT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43\x43OUNT_KIND_WALLET\x10\x01\x12\x18\n\x14\x41\x43\x43OUNT_KIND_REVENUE\x10\x02\x12\x1b\n\x17\x41\x43\x43OUNT_KIND_CASH_FLOAT\x10\x03\x12!\n\x1d\x41\x43\x43OUNT_KIND_GATEWAY_CLEARING\x10\x04\x12\x1c\n\x18\x41\x43\x43OUNT_KIND_WITHDRAWALS\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCOUNTNAME'].fields_by_name['kind']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_ACCOUNTNAME'].fields_by_name['subject']._loaded_options = None
   _globals['_ACCOUNTNAME'].fields_by_name['subject']._serialized_options = b'\272H\004r\002\030$'
-  _globals['_ACCOUNTNAME']._loaded_options = None
-  _globals['_ACCOUNTNAME']._serialized_options = b'\272H\364\001\032\361\001\n\017account_subject\022dthe subject of a wallet is a user\'s UUID, that of gateway clearing names a gateway; others have none\032xthis.kind == 1 ? this.subject.size() == 36 : this.kind == 4 ? this.subject.matches(\'^[A-Z]{1,32}$\') : this.subject == \'\''
   _globals['_ACCOUNT'].fields_by_name['account_id']._loaded_options = None
   _globals['_ACCOUNT'].fields_by_name['account_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_ACCOUNT'].fields_by_name['name']._loaded_options = None
@@ -57,12 +55,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCOUNT'].fields_by_name['available']._serialized_options = b'\342A\001\003'
   _globals['_ACCOUNT'].fields_by_name['create_time']._loaded_options = None
   _globals['_ACCOUNT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
-  _globals['_ACCOUNTKIND']._serialized_start=1296
-  _globals['_ACCOUNTKIND']._serialized_end=1484
-  _globals['_ACCOUNTNAME']._serialized_start=175
-  _globals['_ACCOUNTNAME']._serialized_end=538
-  _globals['_ACCOUNT']._serialized_start=541
-  _globals['_ACCOUNT']._serialized_end=1049
-  _globals['_ENTRY']._serialized_start=1052
-  _globals['_ENTRY']._serialized_end=1293
+  _globals['_ACCOUNTKIND']._serialized_start=1044
+  _globals['_ACCOUNTKIND']._serialized_end=1232
+  _globals['_ACCOUNTNAME']._serialized_start=174
+  _globals['_ACCOUNTNAME']._serialized_end=286
+  _globals['_ACCOUNT']._serialized_start=289
+  _globals['_ACCOUNT']._serialized_end=797
+  _globals['_ENTRY']._serialized_start=800
+  _globals['_ENTRY']._serialized_end=1041
 # @@protoc_insertion_point(module_scope)

@@ -72,7 +72,10 @@ class AccountName(_message.Message):
     kind: Global___AccountKind.ValueType
     """Says what the account is for."""
     subject: _builtins.str
-    """Says whose it is: the user id of a wallet (UUID), the gateway of gateway clearing ("PAYHERE"). Else empty."""
+    """Says whose it is: the user id of a wallet (UUID), the gateway of gateway clearing ("PAYHERE", capital letters). Else
+    empty. That kind and subject fit is checked by the service and not by a rule here: thousands of them go by in
+    a second.
+    """
     def __init__(
         self,
         *,

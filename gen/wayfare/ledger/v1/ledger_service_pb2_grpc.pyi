@@ -43,7 +43,8 @@ class LedgerServiceStub:
     counts as made; one that was refused may be asked for again with the same id.
 
     Refused transfers are in the answer, with TRANSFER_EXISTS_DIFFERENTLY, FUNDS_INSUFFICIENT, ACCOUNT_BLOCKED, CURRENCY_MISMATCH,
-    POSTINGS_UNBALANCED, AMOUNT_INVALID or LINKED_TRANSFER_FAILED. The call itself fails for all of them, with nothing
+    POSTINGS_UNBALANCED, AMOUNT_INVALID or LINKED_TRANSFER_FAILED, and those that resolve a pending one with the reasons of PostPending
+    and VoidPending too. The call itself fails for all of them, with nothing
     made, only for the reasons of wayfare.policy.v1.
     """
     GetTransfer: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetTransferRequest, _transfer_pb2.Transfer]
@@ -133,7 +134,8 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         counts as made; one that was refused may be asked for again with the same id.
 
         Refused transfers are in the answer, with TRANSFER_EXISTS_DIFFERENTLY, FUNDS_INSUFFICIENT, ACCOUNT_BLOCKED, CURRENCY_MISMATCH,
-        POSTINGS_UNBALANCED, AMOUNT_INVALID or LINKED_TRANSFER_FAILED. The call itself fails for all of them, with nothing
+        POSTINGS_UNBALANCED, AMOUNT_INVALID or LINKED_TRANSFER_FAILED, and those that resolve a pending one with the reasons of PostPending
+        and VoidPending too. The call itself fails for all of them, with nothing
         made, only for the reasons of wayfare.policy.v1.
         """
 

@@ -29,7 +29,7 @@ from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from wayfare.ledger.v1 import account_pb2 as wayfare_dot_ledger_dot_v1_dot_account__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n wayfare/ledger/v1/transfer.proto\x12\x11wayfare.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1fwayfare/ledger/v1/account.proto\"\xb8\x01\n\x07Posting\x12@\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.wayfare.ledger.v1.AccountNameB\x06\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12\x37\n\x04side\x18\x02 \x01(\x0e\x32\x17.wayfare.ledger.v1.SideB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04side\x12\x32\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\x06\xbaH\x03\xc8\x01\x01R\x06\x61mount\"\xd5\x03\n\x08Transfer\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12\x36\n\x05phase\x18\x02 \x01(\x0e\x32 .wayfare.ledger.v1.TransferPhaseR\x05phase\x12\x12\n\x04kind\x18\x03 \x01(\tR\x04kind\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x36\n\x08postings\x18\x05 \x03(\x0b\x32\x1a.wayfare.ledger.v1.PostingR\x08postings\x12.\n\x13pending_transfer_id\x18\x06 \x01(\tR\x11pendingTransferId\x12\x30\n\x14refunded_transfer_id\x18\x07 \x01(\tR\x12refundedTransferId\x12\x1c\n\treference\x18\x08 \x01(\tR\treference\x12;\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xd8\x02\n\x0bNewTransfer\x12)\n\x0btransfer_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ntransferId\x12)\n\x04kind\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[A-Z_]{1,32}$R\x04kind\x12\x42\n\x08postings\x18\x03 \x03(\x0b\x32\x1a.wayfare.ledger.v1.PostingB\n\xbaH\x07\x92\x01\x04\x08\x02\x10\x10R\x08postings\x12&\n\treference\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\treference\x12\x18\n\x07pending\x18\x05 \x01(\x08R\x07pending\x12U\n\x0fpending_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\xce\xda\x03\x32\x02\x08\x01R\x0ependingTimeout\x12\x16\n\x06linked\x18\x07 \x01(\x08R\x06linked\"\x85\x02\n\x0fTransferFailure\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x1f\n\x0btransfer_id\x18\x02 \x01(\tR\ntransferId\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\x12L\n\x08metadata\x18\x05 \x03(\x0b\x32\x30.wayfare.ledger.v1.TransferFailure.MetadataEntryR\x08metadata\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01*=\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\x0e\n\nSIDE_DEBIT\x10\x01\x12\x0f\n\x0bSIDE_CREDIT\x10\x02*\xb3\x01\n\rTransferPhase\x12\x1e\n\x1aTRANSFER_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15TRANSFER_PHASE_POSTED\x10\x01\x12\x1a\n\x16TRANSFER_PHASE_PENDING\x10\x02\x12\x17\n\x13TRANSFER_PHASE_POST\x10\x03\x12\x17\n\x13TRANSFER_PHASE_VOID\x10\x04\x12\x19\n\x15TRANSFER_PHASE_EXPIRE\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n wayfare/ledger/v1/transfer.proto\x12\x11wayfare.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1fwayfare/ledger/v1/account.proto\"\xb8\x01\n\x07Posting\x12@\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.wayfare.ledger.v1.AccountNameB\x06\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12\x37\n\x04side\x18\x02 \x01(\x0e\x32\x17.wayfare.ledger.v1.SideB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04side\x12\x32\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\x06\xbaH\x03\xc8\x01\x01R\x06\x61mount\"\xd5\x03\n\x08Transfer\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12\x36\n\x05phase\x18\x02 \x01(\x0e\x32 .wayfare.ledger.v1.TransferPhaseR\x05phase\x12\x12\n\x04kind\x18\x03 \x01(\tR\x04kind\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x36\n\x08postings\x18\x05 \x03(\x0b\x32\x1a.wayfare.ledger.v1.PostingR\x08postings\x12.\n\x13pending_transfer_id\x18\x06 \x01(\tR\x11pendingTransferId\x12\x30\n\x14refunded_transfer_id\x18\x07 \x01(\tR\x12refundedTransferId\x12\x1c\n\treference\x18\x08 \x01(\tR\treference\x12;\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xe2\x03\n\x0bNewTransfer\x12)\n\x0btransfer_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\ntransferId\x12)\n\x04kind\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[A-Z_]{0,32}$R\x04kind\x12@\n\x08postings\x18\x03 \x03(\x0b\x32\x1a.wayfare.ledger.v1.PostingB\x08\xbaH\x05\x92\x01\x02\x10\x10R\x08postings\x12&\n\treference\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\treference\x12\x18\n\x07pending\x18\x05 \x01(\x08R\x07pending\x12U\n\x0fpending_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\xce\xda\x03\x32\x02\x08\x01R\x0ependingTimeout\x12\x16\n\x06linked\x18\x07 \x01(\x08R\x06linked\x12\x44\n\x18post_pending_transfer_id\x18\x08 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x15postPendingTransferId\x12\x44\n\x18void_pending_transfer_id\x18\t \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x15voidPendingTransferId\"\x85\x02\n\x0fTransferFailure\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x1f\n\x0btransfer_id\x18\x02 \x01(\tR\ntransferId\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\x12L\n\x08metadata\x18\x05 \x03(\x0b\x32\x30.wayfare.ledger.v1.TransferFailure.MetadataEntryR\x08metadata\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01*=\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\x0e\n\nSIDE_DEBIT\x10\x01\x12\x0f\n\x0bSIDE_CREDIT\x10\x02*\xb3\x01\n\rTransferPhase\x12\x1e\n\x1aTRANSFER_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15TRANSFER_PHASE_POSTED\x10\x01\x12\x1a\n\x16TRANSFER_PHASE_PENDING\x10\x02\x12\x17\n\x13TRANSFER_PHASE_POST\x10\x03\x12\x17\n\x13TRANSFER_PHASE_VOID\x10\x04\x12\x19\n\x15TRANSFER_PHASE_EXPIRE\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,27 +45,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEWTRANSFER'].fields_by_name['transfer_id']._loaded_options = None
   _globals['_NEWTRANSFER'].fields_by_name['transfer_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_NEWTRANSFER'].fields_by_name['kind']._loaded_options = None
-  _globals['_NEWTRANSFER'].fields_by_name['kind']._serialized_options = b'\272H\022r\0202\016^[A-Z_]{1,32}$'
+  _globals['_NEWTRANSFER'].fields_by_name['kind']._serialized_options = b'\272H\022r\0202\016^[A-Z_]{0,32}$'
   _globals['_NEWTRANSFER'].fields_by_name['postings']._loaded_options = None
-  _globals['_NEWTRANSFER'].fields_by_name['postings']._serialized_options = b'\272H\007\222\001\004\010\002\020\020'
+  _globals['_NEWTRANSFER'].fields_by_name['postings']._serialized_options = b'\272H\005\222\001\002\020\020'
   _globals['_NEWTRANSFER'].fields_by_name['reference']._loaded_options = None
   _globals['_NEWTRANSFER'].fields_by_name['reference']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_NEWTRANSFER'].fields_by_name['pending_timeout']._loaded_options = None
   _globals['_NEWTRANSFER'].fields_by_name['pending_timeout']._serialized_options = b'\272H\016\252\001\013\"\005\010\200\316\332\0032\002\010\001'
+  _globals['_NEWTRANSFER'].fields_by_name['post_pending_transfer_id']._loaded_options = None
+  _globals['_NEWTRANSFER'].fields_by_name['post_pending_transfer_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_NEWTRANSFER'].fields_by_name['void_pending_transfer_id']._loaded_options = None
+  _globals['_NEWTRANSFER'].fields_by_name['void_pending_transfer_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_TRANSFERFAILURE_METADATAENTRY']._loaded_options = None
   _globals['_TRANSFERFAILURE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_SIDE']._serialized_start=1477
-  _globals['_SIDE']._serialized_end=1538
-  _globals['_TRANSFERPHASE']._serialized_start=1541
-  _globals['_TRANSFERPHASE']._serialized_end=1720
+  _globals['_SIDE']._serialized_start=1615
+  _globals['_SIDE']._serialized_end=1676
+  _globals['_TRANSFERPHASE']._serialized_start=1679
+  _globals['_TRANSFERPHASE']._serialized_end=1858
   _globals['_POSTING']._serialized_start=208
   _globals['_POSTING']._serialized_end=392
   _globals['_TRANSFER']._serialized_start=395
   _globals['_TRANSFER']._serialized_end=864
   _globals['_NEWTRANSFER']._serialized_start=867
-  _globals['_NEWTRANSFER']._serialized_end=1211
-  _globals['_TRANSFERFAILURE']._serialized_start=1214
-  _globals['_TRANSFERFAILURE']._serialized_end=1475
-  _globals['_TRANSFERFAILURE_METADATAENTRY']._serialized_start=1416
-  _globals['_TRANSFERFAILURE_METADATAENTRY']._serialized_end=1475
+  _globals['_NEWTRANSFER']._serialized_end=1349
+  _globals['_TRANSFERFAILURE']._serialized_start=1352
+  _globals['_TRANSFERFAILURE']._serialized_end=1613
+  _globals['_TRANSFERFAILURE_METADATAENTRY']._serialized_start=1554
+  _globals['_TRANSFERFAILURE_METADATAENTRY']._serialized_end=1613
 # @@protoc_insertion_point(module_scope)

@@ -198,12 +198,16 @@ class NewTransfer(_message.Message):
     PENDING_FIELD_NUMBER: _builtins.int
     PENDING_TIMEOUT_FIELD_NUMBER: _builtins.int
     LINKED_FIELD_NUMBER: _builtins.int
+    POST_PENDING_TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    VOID_PENDING_TRANSFER_ID_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
     """Identifies the transfer, and makes it safe to ask for again: the same id and content is the same transfer, the
     same id with other content is refused. UUID, chosen by the caller; a UUIDv7 is cheapest to keep.
     """
     kind: _builtins.str
-    """Says what it is for: 1 to 32 capital letters and underscores, for example "TRIP_FARE". Shown in statements."""
+    """Says what it is for: 1 to 32 capital letters and underscores, for example "TRIP_FARE". Shown in statements. What resolves a
+    pending transfer may leave it empty, and is then of the same kind.
+    """
     reference: _builtins.str
     """Says what it is about, for example "trip/0198…". At most 128 characters."""
     pending: _builtins.bool
@@ -212,9 +216,13 @@ class NewTransfer(_message.Message):
     """Ties it to the next one in the request: both are made, or neither. A chain of linked transfers ends with one that
     is not linked.
     """
+    post_pending_transfer_id: _builtins.str
+    """Posts this pending transfer instead of moving new money: all of it or, with `postings`, a part. UUID."""
+    void_pending_transfer_id: _builtins.str
+    """Voids this pending transfer instead of moving new money. Without `postings`. UUID."""
     @_builtins.property
     def postings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Posting]:
-        """Are its postings, 2 to 16."""
+        """Are its postings, 2 to 16. Empty for what resolves a pending transfer as a whole."""
 
     @_builtins.property
     def pending_timeout(self) -> _duration_pb2.Duration:
@@ -232,10 +240,12 @@ class NewTransfer(_message.Message):
         pending: _builtins.bool = ...,
         pending_timeout: _duration_pb2.Duration | None = ...,
         linked: _builtins.bool = ...,
+        post_pending_transfer_id: _builtins.str = ...,
+        void_pending_transfer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pending_timeout", b"pending_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "linked", b"linked", "pending", b"pending", "pending_timeout", b"pending_timeout", "postings", b"postings", "reference", b"reference", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "linked", b"linked", "pending", b"pending", "pending_timeout", b"pending_timeout", "post_pending_transfer_id", b"post_pending_transfer_id", "postings", b"postings", "reference", b"reference", "transfer_id", b"transfer_id", "void_pending_transfer_id", b"void_pending_transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
