@@ -37,7 +37,7 @@ from services.shared.rpc.authentication import (
 )
 from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
-from services.shared.rpc.rate_limits import ValkeyRateLimiter
+from services.shared.rpc.rate_limits import RateLimiter, ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
 from services.shared.valkey import open_valkey, ping_valkey
 from wayfare.identity.v1 import identity_service_pb2
@@ -106,16 +106,12 @@ async def wire(
         idle_seconds=settings.ledger_relay_seconds,
         entries_kept=settings.ledger_event_entries_kept,
     )
-    rpc = RpcServer(
-        service_name=SERVICE_NAME,
-        settings=settings,
-        authenticator=Authenticator(
-            TokenVerifier(JwksFile(settings.jwks_file, clock), clock), api_keys
-        ),
-        rate_limiter=rate_limiter,
+    rpc = _rpc_server(
+        settings,
         clock=clock,
         ids=ids,
-        services=[ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]],
+        api_keys=api_keys,
+        rate_limiter=rate_limiter,
         dependencies=[
             Dependency(name="postgresql", check=database.ping),
             Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
@@ -133,6 +129,30 @@ async def wire(
         audit.sum_forever,
         relay.run,
     ]
+
+
+def _rpc_server(
+    settings: LedgerSettings,
+    *,
+    clock: Clock,
+    ids: IdSource,
+    api_keys: ApiKeyVerifier,
+    rate_limiter: RateLimiter,
+    dependencies: Sequence[Dependency],
+) -> RpcServer:
+    """Return the server of LedgerService, without its methods."""
+    return RpcServer(
+        service_name=SERVICE_NAME,
+        settings=settings,
+        authenticator=Authenticator(
+            TokenVerifier(JwksFile(settings.jwks_file, clock), clock), api_keys
+        ),
+        rate_limiter=rate_limiter,
+        clock=clock,
+        ids=ids,
+        services=[ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]],
+        dependencies=dependencies,
+    )
 
 
 def _deposit_rooms(
