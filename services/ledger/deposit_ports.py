@@ -18,15 +18,24 @@ from services.ledger.ports import NewEvent, Reader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayAccount:
-    """Is a tenant's account at a gateway. Amounts are in minor units of the gateway's currency."""
+    """Is a tenant's account at a gateway. Amounts are in minor units of the gateway's currency.
+
+    `previous_secret` still verifies, and signs nothing: empty unless the secret was changed.
+    """
 
     merchant_id: str
     secret: str = field(repr=False)
+    previous_secret: str = field(default="", repr=False)
     live: bool
     minimum_minor: int
     maximum_minor: int
     return_url: str
     checkout_url: str
+
+    @property
+    def verifying_secrets(self) -> tuple[str, ...]:
+        """Return the secrets that a notification may be signed with."""
+        return tuple(secret for secret in (self.secret, self.previous_secret) if secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -207,6 +207,19 @@ async def test_a_person_sees_their_own_deposits_and_no_audit(rows: Rows) -> None
     assert (await rows.count("deposits"), await rows.count("payment_webhooks")) == (2, 1)
 
 
+async def test_a_person_writes_nothing(rows: Rows) -> None:
+    user = new_id()
+    deposit_id = await rows.deposit(user=user)
+    await rows.act(role="PERSON", user=user)
+
+    with refused("42501"):
+        await rows.deposit(user=user)
+    with refused("42501"):
+        await rows.move(deposit_id, "SUCCEEDED")
+    with refused("42501"):
+        await rows.note()
+
+
 async def test_nobody_writes_into_another_tenant(rows: Rows) -> None:
     with refused("42501"):
         await rows.deposit(tenant=OTHER_TENANT)

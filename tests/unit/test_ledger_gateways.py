@@ -100,6 +100,16 @@ def test_a_changed_payhere_notification_does_not_verify(field: str, value: str) 
     assert not gateway.is_from(read, account(PAYHERE["merchant_secret"]))
 
 
+def test_a_secret_that_was_changed_still_verifies_and_signs_no_checkout() -> None:
+    gateway = PayHere()
+    changed = account("the-new-secret", previous_secret=PAYHERE["merchant_secret"])
+
+    assert gateway.is_from(gateway.read(form(PAYHERE["posts"][0])), changed)
+    assert gateway.checkout(order(), changed) == gateway.checkout(
+        order(), account("the-new-secret")
+    )
+
+
 def test_what_payhere_does_not_sign_is_not_believed_but_read() -> None:
     gateway = PayHere()
     fields = {**PAYHERE["posts"][0], "payment_id": "7", "captured_amount": "9999.00"}

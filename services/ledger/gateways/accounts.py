@@ -4,6 +4,9 @@ The setting is a JSON object: for each gateway a `default` account for all tenan
 with accounts of their own by tenant id, where null says that a tenant has none:
 
     {"payhere": {"default": {"merchant_id": "…", "secret": "…"}, "tenants": {"<uuid>": null}}}
+
+When a secret is changed at the gateway, the old one stays as `previous_secret` until what was begun
+with it is paid.
 """
 
 import json
@@ -28,6 +31,7 @@ class _Strict(BaseModel):
 class _Account(_Strict):
     merchant_id: str = Field(pattern=_MERCHANT)
     secret: SecretStr = Field(min_length=8)
+    previous_secret: SecretStr | None = Field(None, min_length=8)
     mode: Literal["test", "live"] = "test"
     minimum_minor: int = Field(100, ge=1)
     maximum_minor: int = Field(5_000_000, ge=1, le=10**13)
@@ -38,6 +42,9 @@ class _Account(_Strict):
         return GatewayAccount(
             merchant_id=self.merchant_id,
             secret=self.secret.get_secret_value(),
+            previous_secret=(
+                self.previous_secret.get_secret_value() if self.previous_secret else ""
+            ),
             live=self.mode == "live",
             minimum_minor=self.minimum_minor,
             maximum_minor=self.maximum_minor,

@@ -86,10 +86,11 @@ class Kashier:
     def is_from(self, webhook: ReadWebhook, account: GatewayAccount) -> bool:
         """Say whether a notification bears the signature of an account."""
         given = webhook.signature.encode()
-        # Both are always compared.
+        # All are always compared.
         matches = [
-            hmac.compare_digest(given, _hmac(text, account.secret).encode())
+            hmac.compare_digest(given, _hmac(text, secret).encode())
             for text in webhook.signed
+            for secret in account.verifying_secrets
         ]
         return any(matches)
 

@@ -94,8 +94,13 @@ class PayHere:
     def is_from(self, webhook: ReadWebhook, account: GatewayAccount) -> bool:
         """Say whether a notification bears the signature of an account."""
         ours = hmac.compare_digest(webhook.merchant_id.encode(), account.merchant_id.encode())
-        expected = _signature(webhook.signed[0], account.secret)
-        return hmac.compare_digest(webhook.signature.encode(), expected.encode()) and ours
+        given = webhook.signature.encode()
+        # All are always compared.
+        matches = [
+            hmac.compare_digest(given, _signature(webhook.signed[0], secret).encode())
+            for secret in account.verifying_secrets
+        ]
+        return any(matches) and ours
 
     def _fields(self, post: WebhookPost) -> dict[str, str]:
         if post.content_type.partition(";")[0].strip().lower() != _CONTENT_TYPE:

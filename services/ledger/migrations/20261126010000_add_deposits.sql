@@ -88,7 +88,8 @@ ALTER TABLE ledger.payment_webhooks FORCE ROW LEVEL SECURITY;
 
 CREATE POLICY own_tenant ON ledger.deposits
   USING (tenant_id = (SELECT ledger.current_tenant())
-    AND ((SELECT ledger.sees_all()) OR user_id = (SELECT ledger.current_person())));
+    AND ((SELECT ledger.sees_all()) OR user_id = (SELECT ledger.current_person())))
+  WITH CHECK (tenant_id = (SELECT ledger.current_tenant()) AND (SELECT ledger.sees_all()));
 CREATE POLICY own_tenant ON ledger.payment_webhooks
   USING (tenant_id = (SELECT ledger.current_tenant()) AND (SELECT ledger.sees_all()));
 
