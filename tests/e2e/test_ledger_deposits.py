@@ -1,5 +1,6 @@
 """A deposit through Envoy, as an app makes it and as the gateways tell of it."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +16,7 @@ from services.stack.payment_gateways import Payment, payment_accounts
 from tests.support.e2e_edge import Edge, reasons_of
 from tests.support.gateway_double import GatewayDouble
 from tests.support.ledger_process import money, pb
+from tests.support.waiting import until
 from wayfare.ledger.v1 import deposit_pb2
 from wayfare.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
 
@@ -166,6 +168,45 @@ async def test_booking_asks_for_a_deposit_and_hears_what_it_is_for(
 
     assert found.state == deposit_pb2.DEPOSIT_STATE_SUCCEEDED
     assert (found.user_id, found.reference) == (user, "booking/0198")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_no_payment_is_lost_or_doubled_when_the_ledger_is_killed(private_edge: Edge) -> None:
+    stack = private_edge.stack
+    async with (
+        httpx.AsyncClient(base_url=private_edge.url, trust_env=False, timeout=20) as web,
+        GatewayDouble(payment_accounts(stack.secrets)) as double,
+    ):
+        app = App(private_edge, web)
+        made = [await app.deposit("KASHIER", "EGP") for _ in range(16)]
+        for one in made:
+            await double.check_out(one["checkout"]["url"], {})
+        ids = [one["deposit"]["depositId"] for one in made]
+        answered: list[str] = []
+
+        async def tell_until_answered(deposit_id: str) -> None:
+            """Post again and again, as gateways do."""
+            while (answer := await double.tell(deposit_id)).status_code != 200:
+                await asyncio.sleep(0.05)
+            answered.append(outcome_of(answer))
+
+        async with asyncio.TaskGroup() as group:
+            for deposit_id in ids:
+                group.create_task(tell_until_answered(deposit_id))
+            await until(lambda: answered)
+            await stack.services["ledger-1"].kill()
+            await stack.restart_part("ledger-1")
+
+        async def are_all_paid() -> bool:
+            return {await app.state(deposit_id) for deposit_id in ids} == {"SUCCEEDED"}
+
+        # What was recorded and not finished before the kill, a worker finishes.
+        async with asyncio.timeout(20):
+            while not await are_all_paid():
+                await asyncio.sleep(0.2)
+        assert set(answered) <= {"APPLIED", "DUPLICATE"}
+        assert await app.balance() == [("EGP", str(16 * 150 + 8), 0)]
 
 
 @both_gateways

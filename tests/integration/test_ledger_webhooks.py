@@ -30,6 +30,7 @@ from tests.support.ledger_deposits import (
 )
 from tests.support.ledger_process import (
     REVENUE,
+    LedgerProcess,
     pb,
     running_ledger,
     transfer,
@@ -38,6 +39,7 @@ from tests.support.ledger_process import (
 from tests.support.location_tokens import TokenMint
 from tests.support.location_values import TENANT, new_id
 from tests.support.stack_fixtures import TestDatabase
+from wayfare.ledger.v1 import deposit_pb2
 
 pytestmark = pytest.mark.integration
 
@@ -260,6 +262,18 @@ async def test_the_key_of_another_tenant_signs_nothing_here(
     assert by_default.reason == "SIGNATURE_INVALID"
     assert by_own == outcome("APPLIED")
     assert none.reason == "GATEWAY_NOT_CONFIGURED"
+
+
+async def test_without_any_account_at_a_gateway_its_webhooks_are_refused_and_kept(
+    ledger: LedgerProcess, migrated_database: TestDatabase
+) -> None:
+    teller = Teller(ledger, migrated_database)
+    stranger = deposit_pb2.Deposit(deposit_id=new_id(), gateway=PAYHERE)
+    stranger.amount.currency_code = "LKR"
+
+    assert (await teller.refused(teller.post(stranger))).reason == "GATEWAY_NOT_CONFIGURED"
+
+    assert await teller.audit() == [("REFUSED", "GATEWAY_NOT_CONFIGURED", False)]
 
 
 async def test_a_flood_of_strangers_is_kept_as_sums_and_the_gateway_is_still_kept_whole(
