@@ -42,7 +42,7 @@ from wayfare.location.v1 import (
 
 # As large as Liverpool with its surroundings: some 20 by 20 km.
 _SOUTH, _WEST, _NORTH, _EAST = 53.32, -3.05, 53.50, -2.75
-# What a location process gathers in a tick at such a rate: Valkey answers nobody while it takes a batch.
+# What a location process gathers in a tick: Valkey answers nobody while it takes a batch.
 _BATCH = 64
 _REFRESH_SECONDS = 24.0
 
