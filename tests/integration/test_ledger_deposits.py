@@ -258,10 +258,11 @@ async def test_a_deposit_expires_and_a_late_payment_still_counts(teller: Teller)
     assert await teller.states_told(deposit) == ["PENDING", "EXPIRED", "SUCCEEDED"]
 
 
+@both_gateways
 async def test_a_second_payment_of_one_order_is_kept_for_people_and_not_counted(
-    teller: Teller,
+    teller: Teller, gateway: Any
 ) -> None:
-    deposit = await teller.deposit()
+    deposit = await teller.deposit(gateway)
     await teller.tell(deposit)
 
     assert await teller.tell(deposit, payment_id="TX-other") == outcome("IGNORED")

@@ -21,6 +21,7 @@ from services.ledger.deposit_ports import (
     GatewayAccount,
     Gateways,
     Order,
+    PaymentGateway,
 )
 from services.ledger.domain.accounts import derived_id
 from services.ledger.domain.deposits import Deposit, DepositState, GatewayName, Step
@@ -119,19 +120,10 @@ class Deposits:
         if account is None:
             raise GatewayNotConfiguredError(wanted.gateway)
         gateway = self._gateways.gateway(wanted.gateway)
-        if wanted.currency_code != gateway.currency_code:
-            raise DepositCurrencyError(
-                gateway.name, expected=gateway.currency_code, received=wanted.currency_code
-            )
-        if not account.minimum_minor <= wanted.amount_minor <= account.maximum_minor:
-            raise DepositAmountError(
-                wanted.amount_minor,
-                minimum_minor=account.minimum_minor,
-                maximum_minor=account.maximum_minor,
-            )
         new = self._new(wanted)
         kept = await self._store.find(_everything(new.tenant_id), new.deposit_id)
         if kept is None:
+            _check(wanted, gateway, account)
             _check_expiry(wanted.expire_time, new.create_time)
             kept = await self._store.create(new, self._event_of(new))
         if kept.body_hash != new.body_hash:
@@ -291,6 +283,19 @@ def count_state(deposit: Deposit) -> None:
 
 def _may_expire(deposit: Deposit) -> bool:
     return deposit.state is DepositState.PENDING and deposit.step is Step.NONE
+
+
+def _check(wanted: NewDeposit, gateway: PaymentGateway, account: GatewayAccount) -> None:
+    if wanted.currency_code != gateway.currency_code:
+        raise DepositCurrencyError(
+            gateway.name, expected=gateway.currency_code, received=wanted.currency_code
+        )
+    if not account.minimum_minor <= wanted.amount_minor <= account.maximum_minor:
+        raise DepositAmountError(
+            wanted.amount_minor,
+            minimum_minor=account.minimum_minor,
+            maximum_minor=account.maximum_minor,
+        )
 
 
 def _check_expiry(expire_time: datetime | None, now: datetime) -> None:
