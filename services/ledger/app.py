@@ -6,23 +6,36 @@ Called by __main__.py.
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from services.ledger import convert
+import structlog
+
+from services.ledger import convert, fraud_messages, withdrawal_messages
+from services.ledger.domain.fraud import Flag
 from services.ledger.domain.transfers import Transfer
+from services.ledger.domain.withdrawals import Withdrawal
 from services.ledger.operations.accounts import Accounts
+from services.ledger.operations.fraud import FraudWatch
+from services.ledger.operations.payouts import Payouts
 from services.ledger.operations.posting import Poster
+from services.ledger.operations.reports import Reports
 from services.ledger.operations.transfers import Transfers
 from services.ledger.operations.upkeep import Upkeep
+from services.ledger.operations.withdrawals import Withdrawals
+from services.ledger.payout_gateway import DemoPayoutProvider, HttpPayoutProvider
 from services.ledger.ports import NewEvent
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
 from services.ledger.store import PostgresLedgerStore
+from services.ledger.store.fraud import PostgresFraudStore
+from services.ledger.store.reports import PostgresReportStore
+from services.ledger.store.withdrawals import PostgresWithdrawalStore
+from services.ledger.withdrawal_ports import PayoutProvider
 from services.shared.clock import Clock, SystemClock
 from services.shared.events.log import EventLog
 from services.shared.events.relay import EventRelay
 from services.shared.health import Dependency
-from services.shared.ids import Uuid7Source
+from services.shared.ids import IdSource, Uuid7Source
 from services.shared.logs import configure_logging
-from services.shared.postgres import open_database
+from services.shared.postgres import Database, open_database
 from services.shared.rpc.api_keys import IdentityApiKeyVerifier
 from services.shared.rpc.authentication import (
     ApiKeyVerifier,
@@ -40,6 +53,7 @@ from wayfare.ledger.v1 import ledger_service_pb2
 from wayfare.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
 
 SERVICE_NAME = "ledger"
+_log = structlog.get_logger()
 
 
 async def build(stack: AsyncExitStack) -> tuple[RpcServer, Sequence[Background]]:
@@ -100,6 +114,9 @@ async def wire(
         idle_seconds=settings.ledger_relay_seconds,
         entries_kept=settings.ledger_event_entries_kept,
     )
+    withdrawals, payouts = await _withdrawals(
+        stack, settings, database=database, ledger=store, poster=poster, clock=clock, ids=ids
+    )
     rpc = RpcServer(
         service_name=SERVICE_NAME,
         settings=settings,
@@ -115,6 +132,81 @@ async def wire(
             Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
         ],
     )
-    servicer = LedgerServicer(accounts=Accounts(store), transfers=transfers)
+    servicer = LedgerServicer(
+        accounts=Accounts(store),
+        transfers=transfers,
+        withdrawals=withdrawals,
+        reports=Reports(store=PostgresReportStore(database), clock=clock),
+    )
     add_LedgerServiceServicer_to_server(servicer, rpc.server)
-    return rpc, [poster.run, upkeep.expire_forever, upkeep.fold_forever, relay.run]
+    return rpc, [
+        poster.run,
+        upkeep.expire_forever,
+        upkeep.fold_forever,
+        relay.run,
+        payouts.run,
+        _fraud_watch(settings, database, ids).run,
+    ]
+
+
+async def _withdrawals(
+    stack: AsyncExitStack,
+    settings: LedgerSettings,
+    *,
+    database: Database,
+    ledger: PostgresLedgerStore,
+    poster: Poster,
+    clock: Clock,
+    ids: IdSource,
+) -> tuple[Withdrawals, Payouts]:
+    def event_of(withdrawal: Withdrawal) -> NewEvent:
+        return withdrawal_messages.event_of(withdrawal, event_id=ids.new_id())
+
+    store = PostgresWithdrawalStore(database, event_of)
+    withdrawals = Withdrawals(
+        store=store,
+        ledger=ledger,
+        poster=poster,
+        clock=clock,
+        minimum_minor=settings.ledger_withdrawal_min_minor,
+    )
+    payouts = Payouts(
+        withdrawals=withdrawals,
+        store=store,
+        provider=await _payout_provider(stack, settings),
+        clock=clock,
+        idle_seconds=settings.ledger_payout_idle_seconds,
+        first_retry_seconds=settings.ledger_payout_retry_seconds,
+        lease_seconds=settings.ledger_payout_lease_seconds,
+    )
+    return withdrawals, payouts
+
+
+async def _payout_provider(
+    stack: AsyncExitStack, settings: LedgerSettings
+) -> PayoutProvider | None:
+    if settings.ledger_payout_provider == "http":
+        return await stack.enter_async_context(
+            HttpPayoutProvider(
+                url=settings.ledger_payout_url,
+                secret=settings.ledger_payout_secret.get_secret_value(),
+                timeout_seconds=settings.ledger_payout_timeout_seconds,
+            )
+        )
+    if settings.ledger_payout_provider == "demo":
+        _log.warning("payouts_are_a_demonstration", effect="PAID is said and nothing is paid")
+        return DemoPayoutProvider()
+    _log.warning("payouts_are_not_configured", effect="approved withdrawals stay APPROVED")
+    return None
+
+
+def _fraud_watch(settings: LedgerSettings, database: Database, ids: IdSource) -> FraudWatch:
+    def event_of(flag: Flag) -> NewEvent:
+        return fraud_messages.event_of(flag, event_id=ids.new_id())
+
+    return FraudWatch(
+        store=PostgresFraudStore(database),
+        movements_of=fraud_messages.movements_of,
+        event_of=event_of,
+        rest_seconds=settings.ledger_fraud_seconds,
+    )

@@ -9,8 +9,11 @@ from services.ledger import convert
 from services.ledger.domain.accounts import AccountKey, AccountKind
 from services.ledger.errors import RoleNotAllowedError
 from services.ledger.operations.accounts import Accounts
+from services.ledger.operations.reports import Reports
 from services.ledger.operations.transfers import Transfers
+from services.ledger.operations.withdrawals import Withdrawals
 from services.ledger.ports import Reader
+from services.ledger.withdrawal_calls import ReportCalls, WithdrawalCalls
 from services.shared.errors import FieldViolation, RequestInvalidError
 from services.shared.rpc.caller import Caller, CallerKind, current_caller
 from wayfare.ledger.v1 import ledger_service_pb2 as pb
@@ -26,13 +29,22 @@ if TYPE_CHECKING:
 _STAFF = ("ADMIN", "BUSINESS")
 
 
-class LedgerServicer(LedgerServiceServicer):
+class LedgerServicer(WithdrawalCalls, ReportCalls, LedgerServiceServicer):
     """Answers LedgerService."""
 
-    def __init__(self, *, accounts: Accounts, transfers: Transfers) -> None:
+    def __init__(
+        self,
+        *,
+        accounts: Accounts,
+        transfers: Transfers,
+        withdrawals: Withdrawals,
+        reports: Reports,
+    ) -> None:
         """Take the operations."""
         self._accounts = accounts
         self._transfers = transfers
+        self._withdrawals = withdrawals
+        self._reports = reports
 
     async def GetBalance(
         self, request: pb.GetBalanceRequest, context: "Context"
