@@ -1,5 +1,7 @@
 """The environment that the stack gives to the processes of each service, and the demo tenant."""
 
+import os
+
 from services.stack.home import Home
 from services.stack.passwords import read_or_create_secret
 
@@ -38,7 +40,8 @@ def service_environment(
         environment["WAYFARE_LOCATION_BUCKET_COUNT"] = str(CLUSTER_BUCKETS)
     if service == "ledger":
         # A laptop has no bank: what an ADMIN approves is said to be paid.
-        environment["WAYFARE_LEDGER_PAYOUT_PROVIDER"] = "demo"
+        provider = os.environ.get("WAYFARE_LEDGER_PAYOUT_PROVIDER", "demo")
+        environment["WAYFARE_LEDGER_PAYOUT_PROVIDER"] = provider
     if service == "identity":
         environment |= {
             "WAYFARE_IDENTITY_SIGNING_KEY_DIR": str(home.signing_keys),

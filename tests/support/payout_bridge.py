@@ -222,7 +222,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(401, {})
             return
         prefix, _, key = self.path.rpartition("/")
-        payout = self.bridge.book.find(key) if prefix == "/payouts" else None
+        if prefix != "/payouts":
+            self.answer(404, {"error": "there is nothing here"})
+            return
+        payout = self.bridge.book.find(key)
         if payout is None:
             self.answer(404, {"idempotency_key": key, "status": "UNKNOWN"})
             return
