@@ -47,7 +47,7 @@ from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
 from services.shared.rpc.rate_limits import ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
-from services.shared.valkey import open_valkey, ping_valkey
+from services.shared.valkey import Valkey, open_valkey, ping_valkey
 from wayfare.identity.v1 import identity_service_pb2
 from wayfare.ledger.v1 import ledger_service_pb2
 from wayfare.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
@@ -107,26 +107,15 @@ async def wire(
         expire_seconds=settings.ledger_expire_seconds,
         fold_seconds=settings.ledger_fold_seconds,
     )
-    relay = EventRelay(
-        log=EventLog(database, SERVICE_NAME),
-        valkey=valkey,
-        service=SERVICE_NAME,
-        idle_seconds=settings.ledger_relay_seconds,
-        entries_kept=settings.ledger_event_entries_kept,
-    )
     withdrawals, payouts = await _withdrawals(
         stack, settings, database=database, ledger=store, poster=poster, clock=clock, ids=ids
     )
-    rpc = RpcServer(
-        service_name=SERVICE_NAME,
-        settings=settings,
-        authenticator=Authenticator(
-            TokenVerifier(JwksFile(settings.jwks_file, clock), clock), api_keys
-        ),
+    rpc = _rpc_server(
+        settings,
+        api_keys=api_keys,
         rate_limiter=rate_limiter,
         clock=clock,
         ids=ids,
-        services=[ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]],
         dependencies=[
             Dependency(name="postgresql", check=database.ping),
             Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
@@ -143,10 +132,43 @@ async def wire(
         poster.run,
         upkeep.expire_forever,
         upkeep.fold_forever,
-        relay.run,
+        _relay(settings, database, valkey).run,
         payouts.run,
         _fraud_watch(settings, database, ids).run,
     ]
+
+
+def _relay(settings: LedgerSettings, database: Database, valkey: Valkey) -> EventRelay:
+    return EventRelay(
+        log=EventLog(database, SERVICE_NAME),
+        valkey=valkey,
+        service=SERVICE_NAME,
+        idle_seconds=settings.ledger_relay_seconds,
+        entries_kept=settings.ledger_event_entries_kept,
+    )
+
+
+def _rpc_server(
+    settings: LedgerSettings,
+    *,
+    api_keys: ApiKeyVerifier,
+    rate_limiter: ValkeyRateLimiter,
+    clock: Clock,
+    ids: IdSource,
+    dependencies: Sequence[Dependency],
+) -> RpcServer:
+    return RpcServer(
+        service_name=SERVICE_NAME,
+        settings=settings,
+        authenticator=Authenticator(
+            TokenVerifier(JwksFile(settings.jwks_file, clock), clock), api_keys
+        ),
+        rate_limiter=rate_limiter,
+        clock=clock,
+        ids=ids,
+        services=[ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]],
+        dependencies=dependencies,
+    )
 
 
 async def _withdrawals(

@@ -45,10 +45,8 @@ def withdrawal(destination: str) -> Withdrawal:
     )
 
 
-def over_http(
-    bridge: PayoutBridge, *, secret: str = SECRET, path: str = "", seconds: float = 0.4
-) -> HttpPayoutProvider:
-    return HttpPayoutProvider(url=bridge.url + path, secret=secret, timeout_seconds=seconds)
+def over_http(bridge: PayoutBridge, *, secret: str = SECRET, path: str = "") -> HttpPayoutProvider:
+    return HttpPayoutProvider(url=bridge.url + path, secret=secret, timeout_seconds=0.4)
 
 
 @pytest.fixture(params=["http", "book"])

@@ -145,10 +145,15 @@ Line = tuple["account_pb2.AccountKind.ValueType", str, int]
 def recorded(
     *lines: Line,
     phase: "transfer_pb2.TransferPhase.ValueType" = transfer_pb2.TRANSFER_PHASE_POSTED,
-    **values: str,
+    kind_of_transfer: str = "TEST",
+    pending_transfer_id: str = "",
+    refunded_transfer_id: str = "",
 ) -> bytes:
     transfer = transfer_pb2.Transfer(
-        **{"transfer_id": new_id(), "kind": "TEST", **values},
+        transfer_id=new_id(),
+        kind=kind_of_transfer,
+        pending_transfer_id=pending_transfer_id,
+        refunded_transfer_id=refunded_transfer_id,
         phase=phase,
         amount=money_pb2.Money(currency_code="EGP", units=5),
         postings=[
@@ -175,10 +180,10 @@ MINE, THEIRS = (WALLET, USER, -5), (WALLET, OTHER, 5)
         (recorded((CLEARING, "PAYHERE", -5), (WALLET, USER, 5)), [MovementKind.DEPOSIT]),
         (recorded(MINE, THEIRS), [MovementKind.PAYMENT]),
         (
-            recorded(MINE, (REVENUE, "", 1), (WALLET, OTHER, 4), kind="TRIP_FARE"),
+            recorded(MINE, (REVENUE, "", 1), (WALLET, OTHER, 4), kind_of_transfer="TRIP_FARE"),
             [MovementKind.PAYMENT],
         ),
-        (recorded(MINE, (REVENUE, "", 5), kind="TRIP_FARE"), []),
+        (recorded(MINE, (REVENUE, "", 5), kind_of_transfer="TRIP_FARE"), []),
         (recorded(MINE, THEIRS, refunded_transfer_id=new_id()), []),
         (recorded(MINE, THEIRS, phase=transfer_pb2.TRANSFER_PHASE_PENDING), []),
         (
