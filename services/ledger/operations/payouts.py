@@ -1,6 +1,6 @@
 """Moves withdrawals on that are not done: a worker in every process.
 
-The order of steps is what keeps a payout from being made twice; ADR 0013 says why.
+The order of steps is what keeps a payout from being made twice; ADR 0016 says why.
 """
 
 import asyncio

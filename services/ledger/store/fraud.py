@@ -1,10 +1,10 @@
 """Keeps fraud flags and profiles in PostgreSQL. Implements fraud_ports.FraudStore."""
 
 import json
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.ledger.domain.fraud import Flag, Profile, Rule
 from services.ledger.fraud_ports import FraudTurn, Person
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from services.shared.postgres import Connection
 
 _SWEEPER = Session(role="SWEEPER")
+_PART = 200
+Item = TypeVar("Item")
 
 _TURN = "SELECT pg_try_advisory_xact_lock(hashtextextended('ledger.fraud', 0))"
 _CURSOR = "SELECT transaction_id::text::bigint, event_number FROM ledger.fraud_cursor"
@@ -89,9 +91,13 @@ class PostgresFraudTurn:
 
     async def profiles(self, people: Collection[Person]) -> Mapping[Person, Profile]:
         """Return what is remembered of these people."""
-        tenants, users = [one[0] for one in people], [one[1] for one in people]
-        rows = await self._connection.fetch(_PROFILES, tenants, users)
-        return {(str(row[0]), str(row[1])): _profile_of(json.loads(row[2])) for row in rows}
+        found: dict[Person, Profile] = {}
+        for part in _parts(list(people)):
+            tenants, users = [one[0] for one in part], [one[1] for one in part]
+            rows = await self._connection.fetch(_PROFILES, tenants, users)
+            for row in rows:
+                found[str(row[0]), str(row[1])] = _profile_of(json.loads(row[2]))
+        return found
 
     async def keep(
         self,
@@ -99,12 +105,12 @@ class PostgresFraudTurn:
         flags: Sequence[tuple[Flag, NewEvent]],
     ) -> None:
         """Remember people, write flags with their events; what was read does not come again."""
-        if profiles:
+        for part in _parts(list(profiles.items())):
             await self._connection.execute(
                 _KEEP,
-                [person[0] for person in profiles],
-                [person[1] for person in profiles],
-                [json.dumps(_json_of(profile)) for profile in profiles.values()],
+                [person[0] for person, _ in part],
+                [person[1] for person, _ in part],
+                [json.dumps(_json_of(profile)) for _, profile in part],
             )
         for flag, event in flags:
             await self._connection.execute(
@@ -126,6 +132,12 @@ class PostgresFraudTurn:
                 event.envelope,
             )
         await self._connection.execute(_ADVANCE, str(self._cursor[0]), self._cursor[1])
+
+
+def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Cut what is much into parts, between which others have their turn."""
+    for start in range(0, len(items), _PART):
+        yield items[start : start + _PART]
 
 
 def _json_of(profile: Profile) -> dict[str, Any]:
