@@ -6,21 +6,18 @@ Called by __main__.py.
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from services.ledger import convert, deposit_messages
-from services.ledger.domain.deposits import Deposit
+from services.ledger import convert, wiring
 from services.ledger.domain.transfers import Transfer
-from services.ledger.gateways import ConfiguredGateways
 from services.ledger.operations.accounts import Accounts
-from services.ledger.operations.deposits import Deposits
 from services.ledger.operations.posting import Poster
+from services.ledger.operations.reports import Reports
 from services.ledger.operations.transfers import Transfers
 from services.ledger.operations.upkeep import Upkeep
-from services.ledger.operations.webhook_audit import WebhookAudit
-from services.ledger.operations.webhooks import Webhooks
 from services.ledger.ports import NewEvent
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
-from services.ledger.store import PostgresDepositStore, PostgresLedgerStore
+from services.ledger.store import PostgresLedgerStore
+from services.ledger.store.reports import PostgresReportStore
 from services.shared.clock import Clock, SystemClock
 from services.shared.events.log import EventLog
 from services.shared.events.relay import EventRelay
@@ -39,7 +36,7 @@ from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
 from services.shared.rpc.rate_limits import RateLimiter, ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
-from services.shared.valkey import open_valkey, ping_valkey
+from services.shared.valkey import Valkey, open_valkey, ping_valkey
 from wayfare.identity.v1 import identity_service_pb2
 from wayfare.ledger.v1 import ledger_service_pb2
 from wayfare.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
@@ -98,13 +95,9 @@ async def wire(
         expire_seconds=settings.ledger_expire_seconds,
         fold_seconds=settings.ledger_fold_seconds,
     )
-    deposits, webhooks, audit = _deposit_rooms(settings, database, poster, clock, ids)
-    relay = EventRelay(
-        log=EventLog(database, SERVICE_NAME),
-        valkey=valkey,
-        service=SERVICE_NAME,
-        idle_seconds=settings.ledger_relay_seconds,
-        entries_kept=settings.ledger_event_entries_kept,
+    deposits, webhooks, audit = wiring.deposit_rooms(settings, database, poster, clock, ids)
+    withdrawals, payouts = await wiring.withdrawal_rooms(
+        stack, settings, database=database, ledger=store, poster=poster, clock=clock, ids=ids
     )
     rpc = _rpc_server(
         settings,
@@ -118,7 +111,12 @@ async def wire(
         ],
     )
     servicer = LedgerServicer(
-        accounts=Accounts(store), transfers=transfers, deposits=deposits, webhooks=webhooks
+        accounts=Accounts(store),
+        transfers=transfers,
+        deposits=deposits,
+        webhooks=webhooks,
+        withdrawals=withdrawals,
+        reports=Reports(store=PostgresReportStore(database), clock=clock),
     )
     add_LedgerServiceServicer_to_server(servicer, rpc.server)
     return rpc, [
@@ -127,8 +125,20 @@ async def wire(
         upkeep.fold_forever,
         deposits.work_forever,
         audit.sum_forever,
-        relay.run,
+        payouts.run,
+        wiring.fraud_watch(settings, database, ids).run,
+        _relay(settings, database, valkey).run,
     ]
+
+
+def _relay(settings: LedgerSettings, database: Database, valkey: Valkey) -> EventRelay:
+    return EventRelay(
+        log=EventLog(database, SERVICE_NAME),
+        valkey=valkey,
+        service=SERVICE_NAME,
+        idle_seconds=settings.ledger_relay_seconds,
+        entries_kept=settings.ledger_event_entries_kept,
+    )
 
 
 def _rpc_server(
@@ -153,46 +163,3 @@ def _rpc_server(
         services=[ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]],
         dependencies=dependencies,
     )
-
-
-def _deposit_rooms(
-    settings: LedgerSettings,
-    database: Database,
-    poster: Poster,
-    clock: Clock,
-    ids: IdSource,
-) -> tuple[Deposits, Webhooks, WebhookAudit]:
-    """Return the parts that deposits and webhooks need."""
-
-    def event_of(deposit: Deposit) -> NewEvent:
-        return deposit_messages.event_of(deposit, event_id=ids.new_id())
-
-    store = PostgresDepositStore(database, clock)
-    gateways = ConfiguredGateways(settings.ledger_payment_gateways)
-    deposits = Deposits(
-        store=store,
-        poster=poster,
-        gateways=gateways,
-        event_of=event_of,
-        clock=clock,
-        public_url=settings.ledger_public_url,
-        usual_seconds=settings.ledger_deposit_seconds,
-        work_seconds=settings.ledger_deposit_work_seconds,
-    )
-    audit = WebhookAudit(
-        store=store,
-        clock=clock,
-        stranger_lines_per_minute=settings.ledger_webhook_stranger_lines,
-        gateway_lines_per_minute=settings.ledger_webhook_gateway_lines,
-        sum_seconds=settings.ledger_webhook_sum_seconds,
-    )
-    webhooks = Webhooks(
-        store=store,
-        deposits=deposits,
-        gateways=gateways,
-        audit=audit,
-        event_of=event_of,
-        clock=clock,
-        ids=ids,
-    )
-    return deposits, webhooks, audit

@@ -61,3 +61,32 @@ class LedgerSettings(ServiceSettings):
     ledger_event_entries_kept: int = Field(
         10_000, ge=1_000, description="Entries that each of 8 streams of events in Valkey keeps."
     )
+    ledger_withdrawal_min_minor: int = Field(
+        1_000, ge=1, description="The least that is paid out at once, in minor units."
+    )
+    ledger_payout_provider: str = Field(
+        "none",
+        pattern="^(none|http|demo)$",
+        description="Who pays out: nobody, a payout bridge, or nobody while saying so (demo).",
+    )
+    ledger_payout_url: str = Field(
+        "https://payouts.invalid", description="Where the payout bridge is; https, or loopback."
+    )
+    ledger_payout_secret: SecretStr = Field(
+        SecretStr(""), description="Bearer secret that the payout bridge knows us by."
+    )
+    ledger_payout_timeout_seconds: float = Field(
+        10.0, gt=0, le=30, description="How long one call of the payout bridge may take."
+    )
+    ledger_payout_idle_seconds: float = Field(
+        1.0, gt=0, description="How often withdrawals are looked for that must move on."
+    )
+    ledger_payout_retry_seconds: float = Field(
+        2.0, gt=0, description="About after what time a payout is asked about first; then doubled."
+    )
+    ledger_payout_lease_seconds: float = Field(
+        90.0, ge=1, description="After what time a payout of a process that died is taken over."
+    )
+    ledger_fraud_seconds: float = Field(
+        1.0, gt=0, description="How often what moved is looked at for fraud."
+    )

@@ -290,7 +290,7 @@ class DailyReport(_message.Message):
     ACCOUNTS_FIELD_NUMBER: _builtins.int
     PRELIMINARY_FIELD_NUMBER: _builtins.int
     preliminary: _builtins.bool
-    """Says that the day is not over yet, so that the numbers may still grow."""
+    """Says that the day is not over yet, or only since a minute, so that the numbers may still grow."""
     @_builtins.property
     def date(self) -> _date_pb2.Date:
         """Is the day."""
