@@ -23,7 +23,7 @@ from services.shared.valkey import VALKEY_AWAY, Valkey
 
 _log = structlog.get_logger()
 _PUBLISHED = Counter("wayfare_events_published_total", "Events published", ["service"])
-_READ_MOST = 1_000
+_READ_MOST = 4_000
 _AWAY_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 # Before the id of an entry that Valkey has no more: what comes next has a greater one.
