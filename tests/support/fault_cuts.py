@@ -106,9 +106,9 @@ class CutConnection(_Connection):
         parent = super().execute
         return str(await self._cut(query, lambda: parent(query, *arguments, **values)))
 
-    async def executemany(self, query: str, *arguments: Any, **values: Any) -> None:
+    async def executemany(self, command: str, args: Any, *, timeout: float | None = None) -> None:
         parent = super().executemany
-        await self._cut(query, lambda: parent(query, *arguments, **values))
+        await self._cut(command, lambda: parent(command, args, timeout=timeout))
 
     async def fetch(self, query: str, *arguments: Any, **values: Any) -> Any:
         parent = super().fetch
