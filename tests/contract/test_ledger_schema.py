@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 import asyncpg
 import pytest
 
-from tests.support.ledger_books import Books, Row, refused
+from tests.support.ledger_rows import Books, Row, refused
 from tests.support.location_values import new_id
 from tests.support.stack_fixtures import TestDatabase
 

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from services.ledger.domain.withdrawals import MOVES, State
-from tests.support.ledger_books import Books, refused
+from tests.support.ledger_rows import Books, refused
 from tests.support.location_values import TENANT, new_id
 from tests.support.stack_fixtures import TestDatabase
 
