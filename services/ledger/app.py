@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from services.ledger import convert, deposit_messages
+from services.ledger.audit_parts import audit_parts
 from services.ledger.domain.deposits import Deposit
 from services.ledger.domain.transfers import Transfer
 from services.ledger.gateways import ConfiguredGateways
@@ -39,7 +40,7 @@ from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
 from services.shared.rpc.rate_limits import RateLimiter, ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
-from services.shared.valkey import open_valkey, ping_valkey
+from services.shared.valkey import Valkey, open_valkey, ping_valkey
 from wayfare.identity.v1 import identity_service_pb2
 from wayfare.ledger.v1 import ledger_service_pb2
 from wayfare.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
@@ -75,19 +76,8 @@ async def wire(
     rate_limiter = ValkeyRateLimiter(valkey_url, cluster=settings.valkey_cluster, clock=clock)
     stack.push_async_callback(rate_limiter.close)
 
-    def event_of(tenant_id: str, transfer: Transfer) -> NewEvent:
-        return convert.event_of(tenant_id, transfer, event_id=ids.new_id())
-
     store = PostgresLedgerStore(database, clock)
-    poster = Poster(
-        store=store,
-        event_of=event_of,
-        clock=clock,
-        batch_max=settings.ledger_batch_max,
-        waiting_max=settings.ledger_waiting_max,
-        committers=settings.ledger_committers,
-        gather_seconds=settings.ledger_gather_seconds,
-    )
+    poster = _poster(settings, store, clock, ids)
     transfers = Transfers(
         store=store, poster=poster, driver_debt_max_minor=settings.ledger_driver_debt_max_minor
     )
@@ -99,13 +89,10 @@ async def wire(
         fold_seconds=settings.ledger_fold_seconds,
     )
     deposits, webhooks, audit = _deposit_rooms(settings, database, poster, clock, ids)
-    relay = EventRelay(
-        log=EventLog(database, SERVICE_NAME),
-        valkey=valkey,
-        service=SERVICE_NAME,
-        idle_seconds=settings.ledger_relay_seconds,
-        entries_kept=settings.ledger_event_entries_kept,
+    audits = await audit_parts(
+        stack, settings, database=database, transfers=transfers, clock=clock, ids=ids
     )
+    relay = _relay(settings, database, valkey)
     rpc = _rpc_server(
         settings,
         clock=clock,
@@ -118,7 +105,12 @@ async def wire(
         ],
     )
     servicer = LedgerServicer(
-        accounts=Accounts(store), transfers=transfers, deposits=deposits, webhooks=webhooks
+        accounts=Accounts(store),
+        transfers=transfers,
+        deposits=deposits,
+        webhooks=webhooks,
+        auditor=audits.auditor,
+        reconciler=audits.reconciler,
     )
     add_LedgerServiceServicer_to_server(servicer, rpc.server)
     return rpc, [
@@ -128,6 +120,7 @@ async def wire(
         deposits.work_forever,
         audit.sum_forever,
         relay.run,
+        *audits.background,
     ]
 
 
@@ -152,6 +145,36 @@ def _rpc_server(
         ids=ids,
         services=[ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]],
         dependencies=dependencies,
+    )
+
+
+def _poster(
+    settings: LedgerSettings, store: PostgresLedgerStore, clock: Clock, ids: IdSource
+) -> Poster:
+    """Return what moves all money."""
+
+    def event_of(tenant_id: str, transfer: Transfer) -> NewEvent:
+        return convert.event_of(tenant_id, transfer, event_id=ids.new_id())
+
+    return Poster(
+        store=store,
+        event_of=event_of,
+        clock=clock,
+        batch_max=settings.ledger_batch_max,
+        waiting_max=settings.ledger_waiting_max,
+        committers=settings.ledger_committers,
+        gather_seconds=settings.ledger_gather_seconds,
+    )
+
+
+def _relay(settings: LedgerSettings, database: Database, valkey: Valkey) -> EventRelay:
+    """Return what publishes events."""
+    return EventRelay(
+        log=EventLog(database, SERVICE_NAME),
+        valkey=valkey,
+        service=SERVICE_NAME,
+        idle_seconds=settings.ledger_relay_seconds,
+        entries_kept=settings.ledger_event_entries_kept,
     )
 
 

@@ -142,7 +142,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RECONCILIATION_UNKNOWN: _ErrorReason.ValueType  # 29
     """The tenant has no such report. Code NOT_FOUND; metadata `reconciliation_id`. Example: "latest" before the first
     reconciliation.
-    Not raised yet.
     """
     ERROR_REASON_DATE_INVALID: _ErrorReason.ValueType  # 30
     """The date is none, or in the future. Code INVALID_ARGUMENT; metadata `date`. Example: the 30th of February.
@@ -151,7 +150,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RECEIPT_NOT_READY: _ErrorReason.ValueType  # 31
     """The transfer is not sealed yet. Code FAILED_PRECONDITION; metadata `transfer_id`. Example: a receipt is asked for in
     the second of the payment; ask again in a few seconds.
-    Not raised yet.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -277,7 +275,6 @@ Not raised yet.
 ERROR_REASON_RECONCILIATION_UNKNOWN: ErrorReason.ValueType  # 29
 """The tenant has no such report. Code NOT_FOUND; metadata `reconciliation_id`. Example: "latest" before the first
 reconciliation.
-Not raised yet.
 """
 ERROR_REASON_DATE_INVALID: ErrorReason.ValueType  # 30
 """The date is none, or in the future. Code INVALID_ARGUMENT; metadata `date`. Example: the 30th of February.
@@ -286,6 +283,5 @@ Not raised yet.
 ERROR_REASON_RECEIPT_NOT_READY: ErrorReason.ValueType  # 31
 """The transfer is not sealed yet. Code FAILED_PRECONDITION; metadata `transfer_id`. Example: a receipt is asked for in
 the second of the payment; ask again in a few seconds.
-Not raised yet.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
