@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from tests.support.ledger_process import (
     transfer,
     wallet,
 )
+from tests.support.ledger_tampering import tampering
 from tests.support.location_tokens import TokenMint
 from tests.support.location_values import TENANT, new_id
 from tests.support.stack_fixtures import TestDatabase
@@ -33,17 +32,6 @@ from wayfare_client.receipts import verify_receipt
 pytestmark = pytest.mark.integration
 
 ODD_REFERENCE = 'trip/"\\\u0001\t\u007f\u2028 naïve 🚌 \ue000'
-
-
-@asynccontextmanager
-async def tampering(database: TestDatabase) -> AsyncIterator["asyncpg.Connection[Any]"]:
-    """Connect as the superuser for whom no trigger fires."""
-    connection = await asyncpg.connect(database.admin_dsn)
-    try:
-        await connection.execute("SET session_replication_role = replica")
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def walk(ledger: LedgerProcess, **values: Any) -> pb.VerifyChainResponse:
@@ -184,8 +172,8 @@ CHANGES = {
     " get_byte(body_hash, 0) # 1) WHERE transfer_id = $1",
     "its time": "UPDATE ledger.transfers SET create_time = create_time + interval '1 microsecond'"
     " WHERE transfer_id = $1",
-    "its expiry": "UPDATE ledger.transfers SET expire_time = now() + interval '1 day'"
-    " WHERE transfer_id = $1",
+    "its expiry": "UPDATE ledger.transfers SET expire_time = now() + interval '1 day',"
+    " phase = 'PENDING' WHERE transfer_id = $1",
     "its phase": "UPDATE ledger.transfers SET phase = 'PENDING' WHERE transfer_id = $1",
     "its count": "UPDATE ledger.transfers SET posting_count = 3 WHERE transfer_id = $1",
     "what it refunds": "UPDATE ledger.transfers SET refund_of = gen_random_uuid()"
