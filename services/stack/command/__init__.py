@@ -9,6 +9,7 @@ from services.stack.command.console import errors
 from services.stack.command.demo import demo
 from services.stack.command.follow import follow
 from services.stack.command.gtfs import gtfs
+from services.stack.command.ledger import ledger
 from services.stack.command.maintenance import certs, logs, migrate, reset
 from services.stack.command.pay import pay
 from services.stack.command.replay import replay
@@ -36,6 +37,7 @@ _COMMANDS = (up, demo, status, logs, login, token, replay, follow, pay, certs, m
 for _command in _COMMANDS:
     application.command()(_command)
 application.add_typer(gtfs, name="gtfs")
+application.add_typer(ledger, name="ledger")
 
 
 def main() -> None:
