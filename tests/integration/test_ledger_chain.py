@@ -349,3 +349,26 @@ async def test_several_processes_seal_every_transfer_once_while_transfers_go_on(
     assert walked.block_count > 5
     sealed = [row[2][start : start + 16] for row in rows for start in range(0, len(row[2]), 16)]
     assert len(sealed) == len(set(sealed)) == sum(row[1] for row in rows) == 401
+
+
+async def test_a_chain_that_cannot_be_continued_holds_up_nothing(
+    ledger: LedgerProcess, migrated_database: TestDatabase
+) -> None:
+    await ledger.person(100)
+    await until_sealed(ledger, 1)
+    async with tampering(migrated_database) as connection:
+        # Its leaves are still there, so that the next block cannot take its number.
+        await connection.execute("DELETE FROM ledger.chain_blocks")
+    await ledger.person(100)
+
+    async with asyncio.timeout(20):
+        while (await walk(ledger)).unsealed_transfer_count != 2:
+            await asyncio.sleep(0.02)
+    database = await open_database(migrated_database.dsn_for("ledger"), pool_size=2)
+    store = PostgresChainStore(database)
+    sealer = Sealer(store=store, clock=SystemClock(), every_seconds=1, block_max=7)
+    sealed = await sealer.seal_all()
+    await database.close()
+
+    assert sealed == 0
+    assert await ledger.person(100)

@@ -18,6 +18,9 @@ from services.shared.errors import DependencyUnavailableError
 
 _log = structlog.get_logger()
 _SEALED = Counter("wayfare_ledger_sealed_transfers_total", "Transfers sealed into the chain")
+_FAILURES = Counter(
+    "wayfare_ledger_seal_failures_total", "Blocks that could not be sealed: alert on any"
+)
 _FAULTS = Counter("wayfare_ledger_chain_faults_total", "Faults found in the chain: alert on any")
 FAULTS_MAX = 100
 
@@ -56,13 +59,22 @@ class Sealer:
                 _log.warning("nothing_sealed", error=error.reason)
 
     async def seal_all(self) -> int:
-        """Seal what there is to seal; return how many transfers were."""
+        """Seal what there is to seal; return how many transfers were.
+
+        A chain that cannot be continued, because somebody changed it, must hold up nothing else.
+        """
         total = 0
         for tenant_id in await self._store.tenants_to_seal():
-            sealed = await self.seal_next(tenant_id)
-            while sealed:
-                total += sealed
+            try:
                 sealed = await self.seal_next(tenant_id)
+                while sealed:
+                    total += sealed
+                    sealed = await self.seal_next(tenant_id)
+            except DependencyUnavailableError:
+                raise
+            except Exception as error:  # noqa: BLE001 - of one tenant: the others go on
+                _FAILURES.inc()
+                _log.error("chain_not_continued", tenant_id=tenant_id, exc_info=error)
         return total
 
     async def seal_next(self, tenant_id: str) -> int:
