@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _SOURCES = ("booking", "matching")
 # A read of a stream waits for a second.
 _VALKEY_SECONDS = 5.0
+# Reconciliations at once, about: what takes minutes holds up nothing else.
 _POOL_SIZE = 3
 
 
@@ -68,7 +69,7 @@ async def audit_parts(
     def event_of(tenant_id: str, report: Report) -> NewEvent:
         return audit_messages.event_of(tenant_id, report, event_id=ids.new_id())
 
-    chain = PostgresChainStore(patient)
+    chain = PostgresChainStore(database)
     sealer = Sealer(
         store=chain,
         clock=clock,
