@@ -249,3 +249,31 @@ async def test_reports_cannot_be_changed(
                 await connection.execute(statement)
     finally:
         await connection.close()
+
+
+async def test_a_changed_hold_that_cannot_expire_is_named_and_holds_up_nothing(
+    ledger: LedgerProcess, migrated_database: TestDatabase
+) -> None:
+    user, _ = await make_history(ledger)
+    held, other = await ledger.hold(user, 300), await ledger.hold(user, 400)
+    async with tampering(migrated_database) as connection:
+        # More is held by the one than its account says, and both are over.
+        await connection.execute(
+            "UPDATE ledger.entries SET amount_minor = amount_minor * 1000 WHERE transfer_id = $1",
+            held,
+        )
+        await connection.execute(
+            "UPDATE ledger.transfers SET expire_time = now() WHERE transfer_id = ANY ($1::uuid[])",
+            [held, other],
+        )
+        async with asyncio.timeout(20):
+            while not await connection.fetchval(
+                "SELECT 1 FROM ledger.transfers WHERE pending_id = $1", other
+            ):
+                await asyncio.sleep(0.02)
+
+    found = found_in(await reconcile(ledger, BOOKS))
+
+    assert f"transfer/{held}" in found
+    assert f"transfer/{other}" not in found
+    assert await ledger.person(100)

@@ -14,8 +14,10 @@ from services.ledger.domain.merkle import audit_path, leaf_hash, merkle_root
 pytestmark = pytest.mark.unit
 
 # The inputs and roots of certificate-transparency's own tests (merkletree, "Known Answer Tests").
-INPUTS = ("", "00", "10", "2021", "3031", "40414243", "5051525354555657")
-INPUTS = (*INPUTS, "606162636465666768696a6b6c6d6e6f")
+INPUTS = (
+    *("", "00", "10", "2021", "3031", "40414243", "5051525354555657"),
+    "606162636465666768696a6b6c6d6e6f",
+)
 ROOTS = (
     "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
     "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
