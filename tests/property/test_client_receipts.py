@@ -53,21 +53,16 @@ def content_of(transfer_id: str, reference: str, amount_minor: int) -> bytes:
             {
                 "account_id": key.account_id(TENANT),
                 "amount_minor": str(amount),
-                "currency_code": "EGP",
                 "entry_number": str(place + 70),
                 "layer": "POSTED",
                 "posting_index": place,
-                "tenant_id": TENANT,
             }
             for place, (key, amount) in enumerate(amounts)
         ],
-        "expire_time": None,
         "kind": "TRIP_FARE",
-        "pending_id": None,
         "phase": "POSTED",
         "posting_count": 2,
         "reference": reference,
-        "refund_of": None,
         "tenant_id": TENANT,
         "transaction_id": "777",
         "transfer_id": transfer_id,

@@ -133,7 +133,8 @@ def _transfer_of(
     shown = [one for one in hashed["entries"] if phase != "POST" or one["layer"] == "POSTED"]
     postings = []
     for entry, account in zip(shown, accounts, strict=True):
-        if (entry["currency_code"], entry["tenant_id"]) != (code, hashed["tenant_id"]):
+        # They are only written down where they are not the transfer's.
+        if "currency_code" in entry or "tenant_id" in entry:
             raise ValueError("an entry is not of the transfer")
         if entry["account_id"] != _account_id(hashed["tenant_id"], account, code):
             raise ValueError("an account is called otherwise")
@@ -143,15 +144,15 @@ def _transfer_of(
         postings.append(
             transfer_pb2.Posting(account=account, side=side, amount=_money(abs(amount), code))
         )
-    expire_time = hashed["expire_time"]
+    expire_time = hashed.get("expire_time")
     return transfer_pb2.Transfer(
         transfer_id=hashed["transfer_id"],
         phase=transfer_pb2.TransferPhase.Value(f"TRANSFER_PHASE_{phase}"),
         kind=hashed["kind"],
         amount=_money(int(hashed["amount_minor"]), code),
         postings=postings,
-        pending_transfer_id=hashed["pending_id"] or "",
-        refunded_transfer_id=hashed["refund_of"] or "",
+        pending_transfer_id=hashed.get("pending_id", ""),
+        refunded_transfer_id=hashed.get("refund_of", ""),
         reference=hashed["reference"],
         expire_time=None if expire_time is None else _timestamp(expire_time),
         create_time=_timestamp(hashed["create_time"]),

@@ -23,26 +23,28 @@ _ID_BYTES = 16
 _UNSEALED_MOST = 1_000_000
 
 # Canonical JSON (RFC 8785) of a transfer with all of its entries: members in the order of their
-# names, 64-bit integers as strings, times in UTC without zone and without trailing zeros. Only the
-# reference is a caller's text: what is of capital letters, or a number, needs no escapes.
+# names, 64-bit integers as strings, times in UTC without zone and without trailing zeros. What is
+# NULL is left out, and of an entry the tenant and the currency that are the transfer's: every byte
+# costs. Only the reference is a caller's text: what is of capital letters, or a number, needs no
+# escapes.
 _CONTENT = """
 concat('{"amount_minor":"', t.amount_minor, '","body_hash":"', encode(t.body_hash, 'hex'),
   '","create_time":', to_json(t.create_time AT TIME ZONE 'UTC'),
   ',"currency_code":"', t.currency_code, '","entries":[', e.entries,
-  '],"expire_time":', coalesce(to_json(t.expire_time AT TIME ZONE 'UTC'), 'null'),
-  ',"kind":"', t.kind, '","pending_id":', coalesce('"' || t.pending_id || '"', 'null'),
-  ',"phase":"', t.phase, '","posting_count":', t.posting_count,
-  ',"reference":', to_json(t.reference),
-  ',"refund_of":', coalesce('"' || t.refund_of || '"', 'null'),
+  ']', ',"expire_time":' || to_json(t.expire_time AT TIME ZONE 'UTC')::text,
+  ',"kind":"', t.kind, '","pending_id":"' || t.pending_id,
+  '","phase":"', t.phase, '","posting_count":', t.posting_count,
+  ',"reference":', to_json(t.reference), ',"refund_of":"' || t.refund_of || '"',
   ',"tenant_id":"', t.tenant_id, '","transaction_id":"', t.transaction_id,
   '","transfer_id":"', t.transfer_id, '"}')
 """
 _ENTRIES = """
 CROSS JOIN LATERAL (
   SELECT string_agg(concat('{"account_id":"', account_id, '","amount_minor":"', amount_minor,
-      '","currency_code":"', currency_code, '","entry_number":"', entry_number,
-      '","layer":"', layer, '","posting_index":', posting_index, ',"tenant_id":"', tenant_id,
-      '"}'), ',' ORDER BY posting_index) AS entries
+      CASE WHEN currency_code <> t.currency_code THEN '","currency_code":"' || currency_code END,
+      '","entry_number":"', entry_number, '","layer":"', layer, '","posting_index":', posting_index,
+      CASE WHEN tenant_id <> t.tenant_id THEN ',"tenant_id":"' || tenant_id || '"' END,
+      '}'), ',' ORDER BY posting_index) AS entries
   FROM ledger.entries WHERE transfer_id = t.transfer_id) AS e
 """
 _ONE_CONTENT = f"""

@@ -410,8 +410,8 @@ class Receipt(_message.Message):
     AUDIT_PATH_FIELD_NUMBER: _builtins.int
     SEAL_FIELD_NUMBER: _builtins.int
     leaf_content: _builtins.bytes
-    """Are the bytes that were hashed: canonical JSON (RFC 8785) of the whole transfer and its entries, 64-bit integers as strings. SHA-256 of
-    0x00 and these is the leaf. Absent for people who may not see all of its postings.
+    """Are the bytes that were hashed: canonical JSON (RFC 8785) of the whole transfer and its entries, 64-bit integers as strings; what is
+    absent is left out, and of an entry what it has in common with the transfer. SHA-256 of 0x00 and these is the leaf. Absent for people who may not see all of its postings.
     """
     leaf_hash: _builtins.bytes
     """Is the leaf's hash."""
