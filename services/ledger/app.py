@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from services.ledger import convert, wiring
+from services.ledger.audit_parts import audit_parts
 from services.ledger.domain.transfers import Transfer
 from services.ledger.operations.accounts import Accounts
 from services.ledger.operations.posting import Poster
@@ -72,19 +73,8 @@ async def wire(
     rate_limiter = ValkeyRateLimiter(valkey_url, cluster=settings.valkey_cluster, clock=clock)
     stack.push_async_callback(rate_limiter.close)
 
-    def event_of(tenant_id: str, transfer: Transfer) -> NewEvent:
-        return convert.event_of(tenant_id, transfer, event_id=ids.new_id())
-
     store = PostgresLedgerStore(database, clock)
-    poster = Poster(
-        store=store,
-        event_of=event_of,
-        clock=clock,
-        batch_max=settings.ledger_batch_max,
-        waiting_max=settings.ledger_waiting_max,
-        committers=settings.ledger_committers,
-        gather_seconds=settings.ledger_gather_seconds,
-    )
+    poster = _poster(settings, store, clock, ids)
     transfers = Transfers(
         store=store, poster=poster, driver_debt_max_minor=settings.ledger_driver_debt_max_minor
     )
@@ -99,6 +89,10 @@ async def wire(
     withdrawals, payouts = await wiring.withdrawal_rooms(
         stack, settings, database=database, ledger=store, poster=poster, clock=clock, ids=ids
     )
+    audits = await audit_parts(
+        stack, settings, database=database, transfers=transfers, clock=clock, ids=ids
+    )
+    relay = _relay(settings, database, valkey)
     rpc = _rpc_server(
         settings,
         clock=clock,
@@ -117,6 +111,8 @@ async def wire(
         webhooks=webhooks,
         withdrawals=withdrawals,
         reports=Reports(store=PostgresReportStore(database), clock=clock),
+        auditor=audits.auditor,
+        reconciler=audits.reconciler,
     )
     add_LedgerServiceServicer_to_server(servicer, rpc.server)
     return rpc, [
@@ -127,7 +123,8 @@ async def wire(
         audit.sum_forever,
         payouts.run,
         wiring.fraud_watch(settings, database, ids).run,
-        _relay(settings, database, valkey).run,
+        relay.run,
+        *audits.background,
     ]
 
 
@@ -162,4 +159,23 @@ def _rpc_server(
         ids=ids,
         services=[ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]],
         dependencies=dependencies,
+    )
+
+
+def _poster(
+    settings: LedgerSettings, store: PostgresLedgerStore, clock: Clock, ids: IdSource
+) -> Poster:
+    """Return what moves all money."""
+
+    def event_of(tenant_id: str, transfer: Transfer) -> NewEvent:
+        return convert.event_of(tenant_id, transfer, event_id=ids.new_id())
+
+    return Poster(
+        store=store,
+        event_of=event_of,
+        clock=clock,
+        batch_max=settings.ledger_batch_max,
+        waiting_max=settings.ledger_waiting_max,
+        committers=settings.ledger_committers,
+        gather_seconds=settings.ledger_gather_seconds,
     )

@@ -6,12 +6,15 @@ Policy and errors are the interceptor's.
 from typing import TYPE_CHECKING, Any
 
 from services.ledger import convert
+from services.ledger.audit_calls import AuditCalls
 from services.ledger.calls import reader_of, required_field, tenant_of
 from services.ledger.deposit_calls import DepositCalls
 from services.ledger.domain.accounts import AccountKey, AccountKind
 from services.ledger.operations.accounts import Accounts
 from services.ledger.operations.deposits import Deposits
+from services.ledger.operations.reconciling import Reconciler
 from services.ledger.operations.reports import Reports
+from services.ledger.operations.sealing import Auditor
 from services.ledger.operations.transfers import Transfers
 from services.ledger.operations.webhooks import Webhooks
 from services.ledger.operations.withdrawals import Withdrawals
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class LedgerServicer(DepositCalls, WithdrawalCalls, ReportCalls, LedgerServiceServicer):
+class LedgerServicer(DepositCalls, WithdrawalCalls, ReportCalls, AuditCalls, LedgerServiceServicer):
     """Answers LedgerService; each area beside accounts and transfers has a file of its own."""
 
     def __init__(
@@ -40,6 +43,8 @@ class LedgerServicer(DepositCalls, WithdrawalCalls, ReportCalls, LedgerServiceSe
         webhooks: Webhooks,
         withdrawals: Withdrawals,
         reports: Reports,
+        auditor: Auditor,
+        reconciler: Reconciler,
     ) -> None:
         """Take the operations."""
         self._accounts = accounts
@@ -48,6 +53,8 @@ class LedgerServicer(DepositCalls, WithdrawalCalls, ReportCalls, LedgerServiceSe
         self._webhooks = webhooks
         self._withdrawals = withdrawals
         self._reports = reports
+        self._auditor = auditor
+        self._reconciler = reconciler
 
     async def GetBalance(
         self, request: pb.GetBalanceRequest, context: "Context"

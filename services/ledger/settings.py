@@ -55,6 +55,21 @@ class LedgerSettings(ServiceSettings):
     ledger_webhook_sum_seconds: float = Field(
         10.0, gt=0, description="How often webhooks beyond these are written down as sums."
     )
+    ledger_seal_seconds: float = Field(
+        2.0, gt=0, description="How often transfers are sealed into the chain."
+    )
+    ledger_seal_block_max: int = Field(
+        4_096, ge=1, le=50_000, description="Transfers in a block of the chain, about."
+    )
+    ledger_walk_seconds: float = Field(
+        20.0, gt=0, le=50, description="How long one call of VerifyChain walks, about."
+    )
+    ledger_reconcile_hour: int = Field(
+        2, ge=0, le=23, description="Hour of the day, in UTC, of the nightly reconciliation."
+    )
+    ledger_audit_statement_seconds: float = Field(
+        300.0, gt=0, description="How long one statement of a reconciliation may take."
+    )
     ledger_relay_seconds: float = Field(
         0.05, gt=0, description="How long the relay of events rests when there are none."
     )

@@ -141,14 +141,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RECONCILIATION_UNKNOWN: _ErrorReason.ValueType  # 29
     """The tenant has no such report. Code NOT_FOUND; metadata `reconciliation_id`. Example: "latest" before the first
     reconciliation.
-    Not raised yet.
     """
     ERROR_REASON_DATE_INVALID: _ErrorReason.ValueType  # 30
     """The date is none, or in the future. Code INVALID_ARGUMENT; metadata `date`. Example: the 30th of February."""
     ERROR_REASON_RECEIPT_NOT_READY: _ErrorReason.ValueType  # 31
     """The transfer is not sealed yet. Code FAILED_PRECONDITION; metadata `transfer_id`. Example: a receipt is asked for in
     the second of the payment; ask again in a few seconds.
-    Not raised yet.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -273,13 +271,11 @@ RejectWithdrawal of one that is paid.
 ERROR_REASON_RECONCILIATION_UNKNOWN: ErrorReason.ValueType  # 29
 """The tenant has no such report. Code NOT_FOUND; metadata `reconciliation_id`. Example: "latest" before the first
 reconciliation.
-Not raised yet.
 """
 ERROR_REASON_DATE_INVALID: ErrorReason.ValueType  # 30
 """The date is none, or in the future. Code INVALID_ARGUMENT; metadata `date`. Example: the 30th of February."""
 ERROR_REASON_RECEIPT_NOT_READY: ErrorReason.ValueType  # 31
 """The transfer is not sealed yet. Code FAILED_PRECONDITION; metadata `transfer_id`. Example: a receipt is asked for in
 the second of the payment; ask again in a few seconds.
-Not raised yet.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
