@@ -28,7 +28,8 @@ _BEGIN = """
 INSERT INTO ledger.withdrawals (withdrawal_id, tenant_id, user_id, currency_code, amount_minor,
   payout_destination, transfer_id, body_hash, state, next_time, create_time, update_time)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'HOLDING', $9, $10, $10)
-ON CONFLICT (withdrawal_id) DO NOTHING
+-- Both of its unique ids come from the request: whichever meets the first one makes this a repeat.
+ON CONFLICT DO NOTHING
 """
 
 # Whoever comes back to a request that is not held yet keeps it from being forgotten.
