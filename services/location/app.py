@@ -106,6 +106,7 @@ async def wire(
         ),
         geofence_calls=GeofenceCalls(stores.geofences, clock),
         feeds=_feeds(stores),
+        on_offline=watching.recorder.went_offline,
     )
     rpc = _server(stack, settings, clock, ids, stores, api_keys)
     location_service_pb2_grpc.add_LocationServiceServicer_to_server(servicer, rpc.server)

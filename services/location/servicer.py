@@ -1,6 +1,6 @@
 """Serves LocationService's methods: from proto to operations and back. Decides nothing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -52,8 +52,10 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
         history_calls: HistoryCalls,
         geofence_calls: GeofenceCalls,
         feeds: FeedCalls,
+        on_offline: Callable[[str, str], Awaitable[None]],
     ) -> None:
-        """Serve by the given operations."""
+        """Serve by the given operations; `on_offline` is told tenant and driver who are gone."""
+        self._on_offline = on_offline
         self._settings = settings
         self._clock = clock
         self._live = live
@@ -150,6 +152,9 @@ class LocationServicer(location_service_pb2_grpc.LocationServiceServicer):
             answer = await self._live.replay_answer(request_key, body_hash)
             if answer is not None:
                 return _pb.Presence.FromString(answer)
+        if not request.online:
+            # First, so that a driver is gone even where live state is away.
+            await self._on_offline(caller.tenant_id, caller.user_id)
         await self._live.set_presence(
             driver_id=caller.user_id,
             tenant_id=caller.tenant_id,

@@ -185,6 +185,14 @@ async def test_without_valkey_the_last_known_is_answered_and_said_to_be_so(
             assert found.degraded
             assert [round(hit.distance_meters) for hit in found.drivers] == [100]
             assert where.degraded
+
+            # Live state cannot take that somebody goes; the database can, and shows them no more.
+            gone = _pb.SetPresenceRequest(vehicle_id=driver.vehicle_id, online=False)
+            refusal = await one.refused("SetPresence", gone, one.bearer("DRIVER", driver.driver_id))
+            assert refusal.reason == "DEPENDENCY_UNAVAILABLE"
+            found = await nearby(two)
+            assert found.degraded
+            assert not found.drivers
             await valkey.start()
     finally:
         await valkey.stop()

@@ -24,11 +24,15 @@ from services.stack.certificates import write_certificates
 from services.stack.ports import choose_port
 from services.stack.programs import envoy_program
 from tests.support.stub_services import DESCRIPTOR_SET, StubService
+from wayfare_envoy.policies import read_methods
 from wayfare_envoy.render import render_bootstrap
 from wayfare_envoy.topology import Endpoint, Limits, Topology
 
 BROWSER_ORIGIN = "https://app.wayfare.example"
-_PROCESSES = {"identity": ["identity-1"], "location": ["location-1", "location-2"]}
+# One process of every service of the contract, two of the one whose streams move.
+_PROCESSES = {
+    method.service: [f"{method.service}-1"] for method in read_methods(DESCRIPTOR_SET)
+} | {"location": ["location-1", "location-2"]}
 
 
 class TokenSigner:
@@ -133,10 +137,10 @@ class EnvoyMesh:
             and not set(host["health_status"]) - {"eds_health_status"}
         }
 
-    async def wait_healthy(self, expected: Sequence[str]) -> None:
-        """Wait until exactly these processes may get calls."""
+    async def wait_healthy(self, *, without: Sequence[str] = ()) -> None:
+        """Wait until all processes but these may get calls, and these may not."""
         async with asyncio.timeout(15):
-            while await self.healthy() != set(expected):
+            while await self.healthy() != set(self.stubs) - set(without):
                 await asyncio.sleep(0.02)
 
     async def start(self) -> None:
@@ -151,7 +155,7 @@ class EnvoyMesh:
                 stdout=log,
                 stderr=log,
             )
-        await self.wait_healthy(list(self.stubs))
+        await self.wait_healthy()
 
     async def stop(self) -> None:
         """Stop Envoy."""
@@ -164,7 +168,8 @@ class EnvoyMesh:
 async def running_envoy(folder: Path, *, limits: Limits | None = None) -> AsyncIterator[EnvoyMesh]:
     """Run an Envoy of one's own in a folder with a short path, with stubs for every process."""
     folder.mkdir(exist_ok=True)
-    write_certificates(folder / "certificates", ["identity", "location", "booking", "matching"])
+    callers = {name for one in read_methods(DESCRIPTOR_SET) for name in one.calling_services}
+    write_certificates(folder / "certificates", sorted(callers | set(_PROCESSES)))
     signer = TokenSigner()
     (folder / "keys").mkdir(exist_ok=True)
     (folder / "keys" / "jwks.json").write_text(json.dumps({"keys": [signer.jwk()]}))

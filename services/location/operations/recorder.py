@@ -9,7 +9,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -54,6 +54,8 @@ class Recorder:
         self._waiting: deque[HistoryRow] = deque()
         # What each driver sent last, and since when it was written.
         self._latest: dict[str, tuple[Update, int]] = {}
+        # Of which tenant those are who said that they are gone, and when, until it is written.
+        self._offline: dict[str, tuple[str, datetime]] = {}
 
     def accepted(self, updates: Sequence[Update]) -> None:
         """Take what the store accepted, a batch at a time."""
@@ -68,6 +70,30 @@ class Recorder:
         now = int(self._clock.now().timestamp() * 1000)
         for fix in fixes:
             self._add(publisher, trip_id, fix, now)
+
+    async def went_offline(self, tenant_id: str, driver_id: str) -> None:
+        """Keep that a driver is gone, so that they are not shown while live state is away.
+
+        Is written as soon as the database is there.
+        """
+        self._offline[driver_id] = (tenant_id, self._clock.now())
+        if len(self._offline) > self._waiting_max:
+            del self._offline[next(iter(self._offline))]
+        with suppress(DependencyUnavailableError):
+            await self.write_offline()
+
+    async def write_offline(self) -> None:
+        """Write who is gone."""
+        offline, self._offline = self._offline, {}
+        by_tenant: dict[str, dict[str, datetime]] = defaultdict(dict)
+        for driver_id, (tenant_id, at) in offline.items():
+            by_tenant[tenant_id][driver_id] = at
+        try:
+            for tenant_id, gone in by_tenant.items():
+                await self._history.write_offline(tenant_id, gone)
+        except DependencyUnavailableError:
+            self._offline = {**offline, **self._offline}
+            raise
 
     def _add(self, publisher: Publisher, trip_id: str, fix: Fix, now: int) -> None:
         if len(self._waiting) >= self._waiting_max:
@@ -141,6 +167,7 @@ class Recorder:
 
     async def write_latest(self, *, pause_seconds: float = 0.0) -> None:
         """Write where the drivers are that sent something since the last time."""
+        await self.write_offline()
         latest, self._latest = self._latest, {}
         by_tenant: dict[str, list[str]] = defaultdict(list)
         for driver_id, (update, _) in latest.items():

@@ -1,6 +1,6 @@
 """Holds what operations need of the store of past positions and of ended trips' ways."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -52,6 +52,10 @@ class HistoryStore(Protocol):
 
     async def write_latest(self, tenant_id: str, rows: Sequence[LatestRow]) -> None:
         """Keep where drivers of one tenant are, unless something newer is kept."""
+        ...
+
+    async def write_offline(self, tenant_id: str, gone: Mapping[str, datetime]) -> None:
+        """Keep when drivers of one tenant said that they are gone, by their ids."""
         ...
 
     async def latest_of_vehicle(self, tenant_id: str, vehicle_id: str) -> LatestRow | None:

@@ -65,7 +65,7 @@ class ViewStore(Protocol):
         most: int,
         oldest_capture_milliseconds: int,
     ) -> Sequence[FreeDriver]:
-        """Return at least the `most` nearest free drivers of each class, in no order.
+        """Return at least the `most` nearest free drivers of these classes, in no order.
 
         Some may lie a little outside of the radius. Class 0 is a driver who named none.
         """

@@ -6,7 +6,7 @@ statement: COPY itself is refused where row-level security applies.
 
 import math
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -47,6 +47,14 @@ _UPSERT_LATEST = (
     " trip_id = excluded.trip_id, cell = excluded.cell,"
     " capture_time = excluded.capture_time, receive_time = excluded.receive_time,"
     " payload = excluded.payload WHERE kept.capture_time < excluded.capture_time"
+)
+_UPSERT_OFFLINE = (
+    "INSERT INTO location.driver_offline AS kept (driver_id, tenant_id, offline_time)"
+    " SELECT driver_id, $1::uuid, offline_time"
+    " FROM unnest($2::uuid[], $3::timestamptz[]) AS gone (driver_id, offline_time)"
+    " ORDER BY driver_id"
+    " ON CONFLICT (driver_id) DO UPDATE SET tenant_id = excluded.tenant_id,"
+    " offline_time = greatest(kept.offline_time, excluded.offline_time)"
 )
 _COLUMNS = (
     "vehicle_id",
@@ -100,6 +108,11 @@ class PostgresHistoryStore:
             )
             await connection.execute(_UPSERT_LATEST, tenant_id)
 
+    async def write_offline(self, tenant_id: str, gone: Mapping[str, datetime]) -> None:
+        """Keep when drivers of one tenant said that they are gone, by their ids."""
+        async with self._writing(tenant_id) as connection:
+            await connection.execute(_UPSERT_OFFLINE, tenant_id, list(gone), list(gone.values()))
+
     async def latest_of_vehicle(self, tenant_id: str, vehicle_id: str) -> LatestRow | None:
         """Return where the vehicle was last, or None."""
         async with self._database.transaction(Session(tenant_id=tenant_id)) as connection:
@@ -143,7 +156,9 @@ class PostgresHistoryStore:
                 "SELECT driver_id, vehicle_class, capture_time, payload"
                 " FROM location.driver_positions WHERE tenant_id = $1 AND cell = ANY ($2::bigint[])"
                 " AND trip_id IS NULL AND vehicle_class = ANY ($3::smallint[])"
-                " AND capture_time >= $4 LIMIT 5000",
+                " AND capture_time >= $4 AND NOT EXISTS (SELECT 1 FROM location.driver_offline gone"
+                " WHERE gone.driver_id = driver_positions.driver_id"
+                " AND gone.offline_time >= driver_positions.receive_time) LIMIT 5000",
                 tenant_id,
                 cells,
                 list(vehicle_classes),

@@ -50,47 +50,51 @@ local function snapshot(keys, args)
   return {trip[1], trip[2], trip[3], trip[4], trip[5], trip[6], position, events, trip[7], trip[8], trip[9]}
 end
 
--- Appends {driver, capture_ms, class, payload, ...} to found: the free drivers of one class near a point, the nearest first, at least as
--- many as asked for if there are. The radius grows, because sorting all drivers of a city takes long.
-local function nearby_of_class(found, prefix, tenant, class, longitude, latitude, largest, radius, most, oldest)
-  local key = prefix .. 'nearby:' .. tenant .. ':' .. class
-  local count = most + 16
+-- Returns {driver, meters, class} of the drivers of all classes within the radius, the nearest first, and up to which distance nobody
+-- is missing: of each class no more than count are looked at.
+local function nearest_of_classes(prefix, args, radius, count)
+  local hits, complete = {}, math.huge
+  for i = 8, #args do
+    local members = redis.call('GEOSEARCH', prefix .. 'nearby:' .. args[1] .. ':' .. args[i], 'FROMLONLAT', args[2], args[3],
+      'BYRADIUS', radius, 'm', 'ASC', 'COUNT', count, 'WITHDIST')
+    for _, member in ipairs(members) do
+      hits[#hits + 1] = {member[1], tonumber(member[2]), args[i]}
+    end
+    if #members >= count then complete = math.min(complete, hits[#hits][2]) end
+  end
+  table.sort(hits, function(one, other) return one[2] < other[2] end)
+  return hits, complete
+end
+
+-- args: tenant, longitude, latitude, radius_m, least radius_m to begin with, most drivers, oldest capture_ms, then the classes ('' is
+-- one too). Returns {driver, capture_ms, class, payload, ...}, at least as many as asked for if there are; the caller measures
+-- distances exactly. The radius grows, because sorting all drivers of a city takes long.
+local function nearby(keys, args)
+  local prefix, largest, most, oldest = prefix_of(keys), tonumber(args[4]), tonumber(args[6]), tonumber(args[7])
+  local radius, count = math.min(tonumber(args[5]), largest), most + 16
   while true do
-    local members = redis.call('GEOSEARCH', key, 'FROMLONLAT', longitude, latitude,
-      'BYRADIUS', radius, 'm', 'ASC', 'COUNT', count)
-    if #members >= most or radius >= largest then
-      local rows = {}
-      for _, driver in ipairs(members) do
-        local state = redis.call('HMGET', prefix .. 'driver:' .. driver, 'capture', 'payload')
+    local hits, complete = nearest_of_classes(prefix, args, radius, count)
+    if #hits >= most or radius >= largest then
+      local rows, found = {}, 0
+      for _, hit in ipairs(hits) do
+        -- A few more than asked for: Valkey rounds distances, and the caller decides who is nearer.
+        if hit[2] > complete or found >= most + 16 then break end
+        local state = redis.call('HMGET', prefix .. 'driver:' .. hit[1], 'capture', 'payload')
         if state[1] and state[2] and tonumber(state[1]) >= oldest then
           local n = #rows
-          rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4] = driver, state[1], class, state[2]
+          rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4] = hit[1], state[1], hit[3], state[2]
+          found = found + 1
         end
       end
-      if #rows >= most * 4 or (radius >= largest and #members < count) then
-        for i = 1, #rows do found[#found + 1] = rows[i] end
-        return
-      end
+      if found >= most or (radius >= largest and complete == math.huge) then return rows end
     end
-    if #members >= count then
+    if complete < math.huge then
       -- Too many of the nearest are too old.
       count = count * 4
     else
       radius = math.min(radius * 2, largest)
     end
   end
-end
-
--- args: tenant, longitude, latitude, radius_m, least radius_m to begin with, most drivers of a class, oldest capture_ms, then the
--- classes ('' is one too). Returns rows as nearby_of_class; the caller measures distances exactly.
-local function nearby(keys, args)
-  local found = {}
-  local largest = tonumber(args[4])
-  for i = 8, #args do
-    nearby_of_class(found, prefix_of(keys), args[1], args[i], args[2], args[3], largest,
-      math.min(tonumber(args[5]), largest), tonumber(args[6]), tonumber(args[7]))
-  end
-  return found
 end
 
 -- args: tenant, heard of since (ms of this server's clock), live_ms, most. Returns {now_ms, how many are online, is cut off (1 or 0),

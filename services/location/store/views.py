@@ -43,7 +43,7 @@ class ValkeyViewStore:
         most: int,
         oldest_capture_milliseconds: int,
     ) -> Sequence[FreeDriver]:
-        """Return at least the `most` nearest free drivers of each class, in no order."""
+        """Return at least the `most` nearest free drivers of these classes, in no order."""
         arguments = (
             tenant_id,
             repr(longitude),
