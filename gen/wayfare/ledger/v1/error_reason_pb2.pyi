@@ -106,6 +106,59 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The request_id was used before for the same method with another body. Code ALREADY_EXISTS; metadata
     `request_id`. Example: two refunds of different amounts with one request_id.
     """
+    ERROR_REASON_GATEWAY_NOT_CONFIGURED: _ErrorReason.ValueType  # 21
+    """The tenant has no account at the payment gateway. Code FAILED_PRECONDITION; metadata `gateway`. Example: a deposit by KASHIER for an
+    operator that only has PayHere.
+    Not raised yet.
+    """
+    ERROR_REASON_GATEWAY_UNAVAILABLE: _ErrorReason.ValueType  # 22
+    """The payment gateway does not answer. Code UNAVAILABLE; metadata `gateway`. Example: the gateway times out when the
+    checkout is created; the same call again is safe.
+    Not raised yet.
+    """
+    ERROR_REASON_DEPOSIT_UNKNOWN: _ErrorReason.ValueType  # 23
+    """There is no such deposit, or the caller may not see it. Code NOT_FOUND; metadata `deposit_id`. Example: GetDeposit
+    of another person's deposit.
+    Not raised yet.
+    """
+    ERROR_REASON_SIGNATURE_INVALID: _ErrorReason.ValueType  # 24
+    """A notification's signature is missing or wrong, or does not cover order, amount, currency and status. Code PERMISSION_DENIED;
+    metadata `gateway`. Example: a webhook whose amount was changed on the way.
+    Not raised yet.
+    """
+    ERROR_REASON_WEBHOOK_MALFORMED: _ErrorReason.ValueType  # 25
+    """A notification cannot be read. Code INVALID_ARGUMENT; metadata `gateway`. Example: a body that is cut off.
+    Not raised yet.
+    """
+    ERROR_REASON_AMOUNT_MISMATCH: _ErrorReason.ValueType  # 26
+    """A notification tells of another amount than the deposit asks for. Code FAILED_PRECONDITION; metadata `deposit_id`,
+    `expected_minor` and `received_minor`. Example: 10.00 were paid for an order of 100.00.
+    Not raised yet.
+    """
+    ERROR_REASON_WITHDRAWAL_UNKNOWN: _ErrorReason.ValueType  # 27
+    """The tenant has no such withdrawal. Code NOT_FOUND; metadata `withdrawal_id`. Example: ApproveWithdrawal with an id that
+    nobody requested.
+    Not raised yet.
+    """
+    ERROR_REASON_WITHDRAWAL_ALREADY_DECIDED: _ErrorReason.ValueType  # 28
+    """The withdrawal was decided otherwise before. Code FAILED_PRECONDITION; metadata `withdrawal_id` and `state`. Example:
+    RejectWithdrawal of one that is paid.
+    Not raised yet.
+    """
+    ERROR_REASON_RECONCILIATION_UNKNOWN: _ErrorReason.ValueType  # 29
+    """The tenant has no such report. Code NOT_FOUND; metadata `reconciliation_id`. Example: "latest" before the first
+    reconciliation.
+    Not raised yet.
+    """
+    ERROR_REASON_DATE_INVALID: _ErrorReason.ValueType  # 30
+    """The date is none, or in the future. Code INVALID_ARGUMENT; metadata `date`. Example: the 30th of February.
+    Not raised yet.
+    """
+    ERROR_REASON_RECEIPT_NOT_READY: _ErrorReason.ValueType  # 31
+    """The transfer is not sealed yet. Code FAILED_PRECONDITION; metadata `transfer_id`. Example: a receipt is asked for in
+    the second of the payment; ask again in a few seconds.
+    Not raised yet.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why LedgerService refused. The `reason` of google.rpc.ErrorInfo is the value's name without the prefix
@@ -193,5 +246,58 @@ operator's revenue.
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 20
 """The request_id was used before for the same method with another body. Code ALREADY_EXISTS; metadata
 `request_id`. Example: two refunds of different amounts with one request_id.
+"""
+ERROR_REASON_GATEWAY_NOT_CONFIGURED: ErrorReason.ValueType  # 21
+"""The tenant has no account at the payment gateway. Code FAILED_PRECONDITION; metadata `gateway`. Example: a deposit by KASHIER for an
+operator that only has PayHere.
+Not raised yet.
+"""
+ERROR_REASON_GATEWAY_UNAVAILABLE: ErrorReason.ValueType  # 22
+"""The payment gateway does not answer. Code UNAVAILABLE; metadata `gateway`. Example: the gateway times out when the
+checkout is created; the same call again is safe.
+Not raised yet.
+"""
+ERROR_REASON_DEPOSIT_UNKNOWN: ErrorReason.ValueType  # 23
+"""There is no such deposit, or the caller may not see it. Code NOT_FOUND; metadata `deposit_id`. Example: GetDeposit
+of another person's deposit.
+Not raised yet.
+"""
+ERROR_REASON_SIGNATURE_INVALID: ErrorReason.ValueType  # 24
+"""A notification's signature is missing or wrong, or does not cover order, amount, currency and status. Code PERMISSION_DENIED;
+metadata `gateway`. Example: a webhook whose amount was changed on the way.
+Not raised yet.
+"""
+ERROR_REASON_WEBHOOK_MALFORMED: ErrorReason.ValueType  # 25
+"""A notification cannot be read. Code INVALID_ARGUMENT; metadata `gateway`. Example: a body that is cut off.
+Not raised yet.
+"""
+ERROR_REASON_AMOUNT_MISMATCH: ErrorReason.ValueType  # 26
+"""A notification tells of another amount than the deposit asks for. Code FAILED_PRECONDITION; metadata `deposit_id`,
+`expected_minor` and `received_minor`. Example: 10.00 were paid for an order of 100.00.
+Not raised yet.
+"""
+ERROR_REASON_WITHDRAWAL_UNKNOWN: ErrorReason.ValueType  # 27
+"""The tenant has no such withdrawal. Code NOT_FOUND; metadata `withdrawal_id`. Example: ApproveWithdrawal with an id that
+nobody requested.
+Not raised yet.
+"""
+ERROR_REASON_WITHDRAWAL_ALREADY_DECIDED: ErrorReason.ValueType  # 28
+"""The withdrawal was decided otherwise before. Code FAILED_PRECONDITION; metadata `withdrawal_id` and `state`. Example:
+RejectWithdrawal of one that is paid.
+Not raised yet.
+"""
+ERROR_REASON_RECONCILIATION_UNKNOWN: ErrorReason.ValueType  # 29
+"""The tenant has no such report. Code NOT_FOUND; metadata `reconciliation_id`. Example: "latest" before the first
+reconciliation.
+Not raised yet.
+"""
+ERROR_REASON_DATE_INVALID: ErrorReason.ValueType  # 30
+"""The date is none, or in the future. Code INVALID_ARGUMENT; metadata `date`. Example: the 30th of February.
+Not raised yet.
+"""
+ERROR_REASON_RECEIPT_NOT_READY: ErrorReason.ValueType  # 31
+"""The transfer is not sealed yet. Code FAILED_PRECONDITION; metadata `transfer_id`. Example: a receipt is asked for in
+the second of the payment; ask again in a few seconds.
+Not raised yet.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

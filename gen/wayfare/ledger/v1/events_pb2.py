@@ -22,16 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from wayfare.ledger.v1 import audit_pb2 as wayfare_dot_ledger_dot_v1_dot_audit__pb2
+from wayfare.ledger.v1 import deposit_pb2 as wayfare_dot_ledger_dot_v1_dot_deposit__pb2
 from wayfare.ledger.v1 import transfer_pb2 as wayfare_dot_ledger_dot_v1_dot_transfer__pb2
+from wayfare.ledger.v1 import withdrawal_pb2 as wayfare_dot_ledger_dot_v1_dot_withdrawal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewayfare/ledger/v1/events.proto\x12\x11wayfare.ledger.v1\x1a wayfare/ledger/v1/transfer.proto\"K\n\x10TransferRecorded\x12\x37\n\x08transfer\x18\x01 \x01(\x0b\x32\x1b.wayfare.ledger.v1.TransferR\x08transferb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewayfare/ledger/v1/events.proto\x12\x11wayfare.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dwayfare/ledger/v1/audit.proto\x1a\x1fwayfare/ledger/v1/deposit.proto\x1a wayfare/ledger/v1/transfer.proto\x1a\"wayfare/ledger/v1/withdrawal.proto\"K\n\x10TransferRecorded\x12\x37\n\x08transfer\x18\x01 \x01(\x0b\x32\x1b.wayfare.ledger.v1.TransferR\x08transfer\"F\n\x0e\x44\x65positChanged\x12\x34\n\x07\x64\x65posit\x18\x01 \x01(\x0b\x32\x1a.wayfare.ledger.v1.DepositR\x07\x64\x65posit\"R\n\x11WithdrawalChanged\x12=\n\nwithdrawal\x18\x01 \x01(\x0b\x32\x1d.wayfare.ledger.v1.WithdrawalR\nwithdrawal\"d\n\x17ReconciliationCompleted\x12I\n\x0ereconciliation\x18\x01 \x01(\x0b\x32!.wayfare.ledger.v1.ReconciliationR\x0ereconciliation\"\xd5\x01\n\x0c\x46raudFlagged\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x30\n\x04rule\x18\x02 \x01(\x0e\x32\x1c.wayfare.ledger.v1.FraudRuleR\x04rule\x12\x1f\n\x0btransfer_id\x18\x03 \x01(\tR\ntransferId\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x37\n\tflag_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66lagTime*\x90\x01\n\tFraudRule\x12\x1a\n\x16\x46RAUD_RULE_UNSPECIFIED\x10\x00\x12!\n\x1d\x46RAUD_RULE_TOO_MANY_MOVEMENTS\x10\x01\x12\x1d\n\x19\x46RAUD_RULE_UNUSUAL_AMOUNT\x10\x02\x12%\n!FRAUD_RULE_DEPOSIT_AND_WITHDRAWAL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'wayfare.ledger.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSFERRECORDED']._serialized_start=87
-  _globals['_TRANSFERRECORDED']._serialized_end=162
+  _globals['_FRAUDRULE']._serialized_start=772
+  _globals['_FRAUDRULE']._serialized_end=916
+  _globals['_TRANSFERRECORDED']._serialized_start=220
+  _globals['_TRANSFERRECORDED']._serialized_end=295
+  _globals['_DEPOSITCHANGED']._serialized_start=297
+  _globals['_DEPOSITCHANGED']._serialized_end=367
+  _globals['_WITHDRAWALCHANGED']._serialized_start=369
+  _globals['_WITHDRAWALCHANGED']._serialized_end=451
+  _globals['_RECONCILIATIONCOMPLETED']._serialized_start=453
+  _globals['_RECONCILIATIONCOMPLETED']._serialized_end=553
+  _globals['_FRAUDFLAGGED']._serialized_start=556
+  _globals['_FRAUDFLAGGED']._serialized_end=769
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,12 @@ Holds the domain events of LedgerService. They travel in wayfare.event.v1.Envelo
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from wayfare.ledger.v1 import audit_pb2 as _audit_pb2
+from wayfare.ledger.v1 import deposit_pb2 as _deposit_pb2
 from wayfare.ledger.v1 import transfer_pb2 as _transfer_pb2
+from wayfare.ledger.v1 import withdrawal_pb2 as _withdrawal_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,6 +21,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FraudRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FraudRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FraudRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FRAUD_RULE_UNSPECIFIED: _FraudRule.ValueType  # 0
+    """Is not a valid rule."""
+    FRAUD_RULE_TOO_MANY_MOVEMENTS: _FraudRule.ValueType  # 1
+    """Moved money more than 10 times within an hour."""
+    FRAUD_RULE_UNUSUAL_AMOUNT: _FraudRule.ValueType  # 2
+    """Moved ten times the usual amount: the median of the person's last 50 movements, of which there are at least 5."""
+    FRAUD_RULE_DEPOSIT_AND_WITHDRAWAL: _FraudRule.ValueType  # 3
+    """Deposited and withdrew within a day."""
+
+class FraudRule(_FraudRule, metaclass=_FraudRuleEnumTypeWrapper):
+    """Names why somebody is flagged."""
+
+FRAUD_RULE_UNSPECIFIED: FraudRule.ValueType  # 0
+"""Is not a valid rule."""
+FRAUD_RULE_TOO_MANY_MOVEMENTS: FraudRule.ValueType  # 1
+"""Moved money more than 10 times within an hour."""
+FRAUD_RULE_UNUSUAL_AMOUNT: FraudRule.ValueType  # 2
+"""Moved ten times the usual amount: the median of the person's last 50 movements, of which there are at least 5."""
+FRAUD_RULE_DEPOSIT_AND_WITHDRAWAL: FraudRule.ValueType  # 3
+"""Deposited and withdrew within a day."""
+Global___FraudRule: _TypeAlias = FraudRule  # noqa: Y015
 
 @_typing.final
 class TransferRecorded(_message.Message):
@@ -42,3 +75,117 @@ class TransferRecorded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TransferRecorded: _TypeAlias = TransferRecorded  # noqa: Y015
+
+@_typing.final
+class DepositChanged(_message.Message):
+    """Says that a deposit was created, or that its state changed. The aggregate is the deposit ("deposit")."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPOSIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deposit(self) -> _deposit_pb2.Deposit:
+        """Is the deposit as it is now."""
+
+    def __init__(
+        self,
+        *,
+        deposit: _deposit_pb2.Deposit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deposit", b"deposit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deposit", b"deposit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DepositChanged: _TypeAlias = DepositChanged  # noqa: Y015
+
+@_typing.final
+class WithdrawalChanged(_message.Message):
+    """Says that a withdrawal was requested, or that its state changed. The aggregate is the withdrawal ("withdrawal")."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def withdrawal(self) -> _withdrawal_pb2.Withdrawal:
+        """Is the withdrawal as it is now."""
+
+    def __init__(
+        self,
+        *,
+        withdrawal: _withdrawal_pb2.Withdrawal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["withdrawal", b"withdrawal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["withdrawal", b"withdrawal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawalChanged: _TypeAlias = WithdrawalChanged  # noqa: Y015
+
+@_typing.final
+class ReconciliationCompleted(_message.Message):
+    """Says that a reconciliation was made. The aggregate is the reconciliation ("reconciliation")."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECONCILIATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reconciliation(self) -> _audit_pb2.Reconciliation:
+        """Is the report, with at most 100 discrepancies."""
+
+    def __init__(
+        self,
+        *,
+        reconciliation: _audit_pb2.Reconciliation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reconciliation", b"reconciliation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reconciliation", b"reconciliation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconciliationCompleted: _TypeAlias = ReconciliationCompleted  # noqa: Y015
+
+@_typing.final
+class FraudFlagged(_message.Message):
+    """Says that what somebody did looks like fraud. People decide what follows; nothing is blocked by it. The aggregate is the
+    person's flags ("fraud", the user id).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    FLAG_TIME_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Identifies the person. UUID."""
+    rule: Global___FraudRule.ValueType
+    """Names why."""
+    transfer_id: _builtins.str
+    """Identifies the transfer that raised it. UUID."""
+    description: _builtins.str
+    """Says what was seen, for people: counts and sums, no personal data."""
+    @_builtins.property
+    def flag_time(self) -> _timestamp_pb2.Timestamp:
+        """Says when."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        rule: Global___FraudRule.ValueType = ...,
+        transfer_id: _builtins.str = ...,
+        description: _builtins.str = ...,
+        flag_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flag_time", b"flag_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "flag_time", b"flag_time", "rule", b"rule", "transfer_id", b"transfer_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FraudFlagged: _TypeAlias = FraudFlagged  # noqa: Y015

@@ -4,14 +4,20 @@ isort:skip_file
 Declares the service that keeps the money: who has how much, and every movement of it."""
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import date_pb2 as _date_pb2
 from google.type import money_pb2 as _money_pb2
 from wayfare.ledger.v1 import account_pb2 as _account_pb2
+from wayfare.ledger.v1 import audit_pb2 as _audit_pb2
+from wayfare.ledger.v1 import deposit_pb2 as _deposit_pb2
 from wayfare.ledger.v1 import transfer_pb2 as _transfer_pb2
+from wayfare.ledger.v1 import withdrawal_pb2 as _withdrawal_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -46,6 +52,34 @@ PAYMENT_METHOD_WALLET: PaymentMethod.ValueType  # 1
 PAYMENT_METHOD_CASH: PaymentMethod.ValueType  # 2
 """Pays the driver in cash."""
 Global___PaymentMethod: _TypeAlias = PaymentMethod  # noqa: Y015
+
+class _WebhookOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WebhookOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WebhookOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WEBHOOK_OUTCOME_UNSPECIFIED: _WebhookOutcome.ValueType  # 0
+    """Is not a valid outcome."""
+    WEBHOOK_OUTCOME_APPLIED: _WebhookOutcome.ValueType  # 1
+    """Changed the deposit's state."""
+    WEBHOOK_OUTCOME_DUPLICATE: _WebhookOutcome.ValueType  # 2
+    """Was taken before."""
+    WEBHOOK_OUTCOME_IGNORED: _WebhookOutcome.ValueType  # 3
+    """Is right and changes nothing: it came after a later state, or tells of something that is not followed."""
+
+class WebhookOutcome(_WebhookOutcome, metaclass=_WebhookOutcomeEnumTypeWrapper):
+    """Says what became of a notification."""
+
+WEBHOOK_OUTCOME_UNSPECIFIED: WebhookOutcome.ValueType  # 0
+"""Is not a valid outcome."""
+WEBHOOK_OUTCOME_APPLIED: WebhookOutcome.ValueType  # 1
+"""Changed the deposit's state."""
+WEBHOOK_OUTCOME_DUPLICATE: WebhookOutcome.ValueType  # 2
+"""Was taken before."""
+WEBHOOK_OUTCOME_IGNORED: WebhookOutcome.ValueType  # 3
+"""Is right and changes nothing: it came after a later state, or tells of something that is not followed."""
+Global___WebhookOutcome: _TypeAlias = WebhookOutcome  # noqa: Y015
 
 @_typing.final
 class GetBalanceRequest(_message.Message):
@@ -454,3 +488,491 @@ class RefundTransferRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RefundTransferRequest: _TypeAlias = RefundTransferRequest  # noqa: Y015
+
+@_typing.final
+class CreateDepositRequest(_message.Message):
+    """Asks for a deposit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    RETURN_URL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    gateway: _deposit_pb2.Gateway.ValueType
+    """Names the gateway."""
+    return_url: _builtins.str
+    """Is where the gateway sends the browser afterwards. Proves nothing. At most 512 characters; empty: the tenant's own."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat. UUID."""
+    tenant_id: _builtins.str
+    """Names the tenant. Only for services, which act for any; people's is that of their token. UUID."""
+    user_id: _builtins.str
+    """Identifies the person whose wallet gets the money. Only for services; people deposit into their own. UUID."""
+    reference: _builtins.str
+    """Says what it is for, for example "booking/0198…"; comes back in events. Only for services. At most 128 characters."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """Is how much, in the currency of the gateway."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Says until when it is waited for. Absent: an hour from now. Only for services; a payment that comes later still
+        gets into the wallet.
+        """
+
+    def __init__(
+        self,
+        *,
+        gateway: _deposit_pb2.Gateway.ValueType = ...,
+        amount: _money_pb2.Money | None = ...,
+        return_url: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expire_time", b"expire_time", "gateway", b"gateway", "reference", b"reference", "request_id", b"request_id", "return_url", b"return_url", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateDepositRequest: _TypeAlias = CreateDepositRequest  # noqa: Y015
+
+@_typing.final
+class CreateDepositResponse(_message.Message):
+    """Answers CreateDeposit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPOSIT_FIELD_NUMBER: _builtins.int
+    CHECKOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deposit(self) -> _deposit_pb2.Deposit:
+        """Is the deposit."""
+
+    @_builtins.property
+    def checkout(self) -> _deposit_pb2.Checkout:
+        """Says how to pay it."""
+
+    def __init__(
+        self,
+        *,
+        deposit: _deposit_pb2.Deposit | None = ...,
+        checkout: _deposit_pb2.Checkout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkout", b"checkout", "deposit", b"deposit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkout", b"checkout", "deposit", b"deposit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateDepositResponse: _TypeAlias = CreateDepositResponse  # noqa: Y015
+
+@_typing.final
+class GetDepositRequest(_message.Message):
+    """Asks for a deposit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPOSIT_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    deposit_id: _builtins.str
+    """Identifies the deposit. UUID."""
+    tenant_id: _builtins.str
+    """Names the tenant. Only for services, which act for any; people's is that of their token. UUID."""
+    def __init__(
+        self,
+        *,
+        deposit_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deposit_id", b"deposit_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDepositRequest: _TypeAlias = GetDepositRequest  # noqa: Y015
+
+@_typing.final
+class ReceivePaymentWebhookRequest(_message.Message):
+    """Is what a gateway posted. Signatures in HTTP headers come as gRPC metadata."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    gateway: _builtins.str
+    """Names the gateway: "payhere" or "kashier"."""
+    @_builtins.property
+    def payload(self) -> _httpbody_pb2.HttpBody:
+        """Is the body as it was posted, at most 64 KiB, with its content type."""
+
+    def __init__(
+        self,
+        *,
+        gateway: _builtins.str = ...,
+        payload: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "payload", b"payload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceivePaymentWebhookRequest: _TypeAlias = ReceivePaymentWebhookRequest  # noqa: Y015
+
+@_typing.final
+class ReceivePaymentWebhookResponse(_message.Message):
+    """Answers ReceivePaymentWebhook."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    outcome: Global___WebhookOutcome.ValueType
+    """Says what became of it."""
+    def __init__(
+        self,
+        *,
+        outcome: Global___WebhookOutcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceivePaymentWebhookResponse: _TypeAlias = ReceivePaymentWebhookResponse  # noqa: Y015
+
+@_typing.final
+class RequestWithdrawalRequest(_message.Message):
+    """Asks to be paid out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    PAYOUT_DESTINATION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    payout_destination: _builtins.str
+    """Names where the money goes, as the payout provider keeps it: a token, never an account number. 1 to 128 letters, digits,
+    `_`, `-` and `.`, with a letter first.
+    """
+    request_id: _builtins.str
+    """Makes the call safe to repeat. UUID."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """Is how much."""
+
+    def __init__(
+        self,
+        *,
+        amount: _money_pb2.Money | None = ...,
+        payout_destination: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "payout_destination", b"payout_destination", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestWithdrawalRequest: _TypeAlias = RequestWithdrawalRequest  # noqa: Y015
+
+@_typing.final
+class ApproveWithdrawalRequest(_message.Message):
+    """Asks to approve a withdrawal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    withdrawal_id: _builtins.str
+    """Identifies the withdrawal. UUID."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat. UUID."""
+    def __init__(
+        self,
+        *,
+        withdrawal_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveWithdrawalRequest: _TypeAlias = ApproveWithdrawalRequest  # noqa: Y015
+
+@_typing.final
+class RejectWithdrawalRequest(_message.Message):
+    """Asks to reject a withdrawal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    withdrawal_id: _builtins.str
+    """Identifies the withdrawal. UUID."""
+    reason: _builtins.str
+    """Says why, for the person who asked. 1 to 256 characters."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat. UUID."""
+    def __init__(
+        self,
+        *,
+        withdrawal_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectWithdrawalRequest: _TypeAlias = RejectWithdrawalRequest  # noqa: Y015
+
+@_typing.final
+class ListWithdrawalsRequest(_message.Message):
+    """Asks for a page of withdrawals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Identifies the person. UUID. Empty: the caller, or everybody for BUSINESS and ADMIN."""
+    state: _withdrawal_pb2.WithdrawalState.ValueType
+    """Asks for those of one state. Unspecified: all."""
+    page_size: _builtins.int
+    """States how many withdrawals a page has at most. 50 by default; more than 500 is read as 500."""
+    page_token: _builtins.str
+    """Is the next_page_token of the page before, with the same filters. Empty for the first page. At most 512 characters."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        state: _withdrawal_pb2.WithdrawalState.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWithdrawalsRequest: _TypeAlias = ListWithdrawalsRequest  # noqa: Y015
+
+@_typing.final
+class ListWithdrawalsResponse(_message.Message):
+    """Answers ListWithdrawals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWALS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the page after; empty on the last."""
+    @_builtins.property
+    def withdrawals(self) -> _containers.RepeatedCompositeFieldContainer[_withdrawal_pb2.Withdrawal]:
+        """Holds the withdrawals, newest first."""
+
+    def __init__(
+        self,
+        *,
+        withdrawals: _abc.Iterable[_withdrawal_pb2.Withdrawal] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "withdrawals", b"withdrawals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWithdrawalsResponse: _TypeAlias = ListWithdrawalsResponse  # noqa: Y015
+
+@_typing.final
+class RunReconciliationRequest(_message.Message):
+    """Asks for a reconciliation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKS_FIELD_NUMBER: _builtins.int
+    GATEWAY_LINES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call safe to repeat. UUID."""
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedScalarFieldContainer[_audit_pb2.ReconciliationCheck.ValueType]:
+        """Names the checks to make. Empty: all."""
+
+    @_builtins.property
+    def gateway_lines(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.GatewayStatementLine]:
+        """Holds lines of the gateways' own settlement reports, at most 10,000, to compare with beside their notifications."""
+
+    def __init__(
+        self,
+        *,
+        checks: _abc.Iterable[_audit_pb2.ReconciliationCheck.ValueType] | None = ...,
+        gateway_lines: _abc.Iterable[_audit_pb2.GatewayStatementLine] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "gateway_lines", b"gateway_lines", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunReconciliationRequest: _TypeAlias = RunReconciliationRequest  # noqa: Y015
+
+@_typing.final
+class GetReconciliationRequest(_message.Message):
+    """Asks for a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECONCILIATION_ID_FIELD_NUMBER: _builtins.int
+    reconciliation_id: _builtins.str
+    """Identifies the report: a UUID, or "latest"."""
+    def __init__(
+        self,
+        *,
+        reconciliation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reconciliation_id", b"reconciliation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReconciliationRequest: _TypeAlias = GetReconciliationRequest  # noqa: Y015
+
+@_typing.final
+class GetDailyReportRequest(_message.Message):
+    """Asks what happened on a day."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def date(self) -> _date_pb2.Date:
+        """Is the day, in UTC. Absent: today."""
+
+    def __init__(
+        self,
+        *,
+        date: _date_pb2.Date | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["date", b"date"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["date", b"date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDailyReportRequest: _TypeAlias = GetDailyReportRequest  # noqa: Y015
+
+@_typing.final
+class VerifyChainRequest(_message.Message):
+    """Asks to walk the chain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_BLOCK_NUMBER_FIELD_NUMBER: _builtins.int
+    TO_BLOCK_NUMBER_FIELD_NUMBER: _builtins.int
+    from_block_number: _builtins.int
+    """Is the first block to look at. 0 and 1: from the start."""
+    to_block_number: _builtins.int
+    """Is the last block to look at. 0: the newest."""
+    def __init__(
+        self,
+        *,
+        from_block_number: _builtins.int = ...,
+        to_block_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_block_number", b"from_block_number", "to_block_number", b"to_block_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyChainRequest: _TypeAlias = VerifyChainRequest  # noqa: Y015
+
+@_typing.final
+class VerifyChainResponse(_message.Message):
+    """Answers VerifyChain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_COUNT_FIELD_NUMBER: _builtins.int
+    TRANSFER_COUNT_FIELD_NUMBER: _builtins.int
+    UNSEALED_TRANSFER_COUNT_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    LAST_SEAL_FIELD_NUMBER: _builtins.int
+    NEXT_BLOCK_NUMBER_FIELD_NUMBER: _builtins.int
+    block_count: _builtins.int
+    """Counts the blocks that were walked."""
+    transfer_count: _builtins.int
+    """Counts the transfers that were hashed again."""
+    unsealed_transfer_count: _builtins.int
+    """Counts the transfers that are not sealed yet."""
+    next_block_number: _builtins.int
+    """Is where to go on, when the call could not walk all in its time; 0 when it did."""
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.ChainFault]:
+        """Holds the faults, at most 100. Empty: the chain holds."""
+
+    @_builtins.property
+    def last_seal(self) -> _audit_pb2.ChainSeal:
+        """Is the seal of the last block that was walked; keep it, to check later chains against it. Absent when there is none."""
+
+    def __init__(
+        self,
+        *,
+        block_count: _builtins.int = ...,
+        transfer_count: _builtins.int = ...,
+        unsealed_transfer_count: _builtins.int = ...,
+        faults: _abc.Iterable[_audit_pb2.ChainFault] | None = ...,
+        last_seal: _audit_pb2.ChainSeal | None = ...,
+        next_block_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seal", b"last_seal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_count", b"block_count", "faults", b"faults", "last_seal", b"last_seal", "next_block_number", b"next_block_number", "transfer_count", b"transfer_count", "unsealed_transfer_count", b"unsealed_transfer_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyChainResponse: _TypeAlias = VerifyChainResponse  # noqa: Y015
+
+@_typing.final
+class GetReceiptRequest(_message.Message):
+    """Asks for a receipt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    transfer_id: _builtins.str
+    """Identifies the transfer. UUID."""
+    def __init__(
+        self,
+        *,
+        transfer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptRequest: _TypeAlias = GetReceiptRequest  # noqa: Y015

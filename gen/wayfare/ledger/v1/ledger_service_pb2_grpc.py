@@ -4,8 +4,11 @@ import grpc
 import warnings
 
 from wayfare.ledger.v1 import account_pb2 as wayfare_dot_ledger_dot_v1_dot_account__pb2
+from wayfare.ledger.v1 import audit_pb2 as wayfare_dot_ledger_dot_v1_dot_audit__pb2
+from wayfare.ledger.v1 import deposit_pb2 as wayfare_dot_ledger_dot_v1_dot_deposit__pb2
 from wayfare.ledger.v1 import ledger_service_pb2 as wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2
 from wayfare.ledger.v1 import transfer_pb2 as wayfare_dot_ledger_dot_v1_dot_transfer__pb2
+from wayfare.ledger.v1 import withdrawal_pb2 as wayfare_dot_ledger_dot_v1_dot_withdrawal__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -83,6 +86,66 @@ class LedgerServiceStub:
                 '/wayfare.ledger.v1.LedgerService/RefundTransfer',
                 request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RefundTransferRequest.SerializeToString,
                 response_deserializer=wayfare_dot_ledger_dot_v1_dot_transfer__pb2.Transfer.FromString,
+                _registered_method=True)
+        self.CreateDeposit = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/CreateDeposit',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateDepositRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateDepositResponse.FromString,
+                _registered_method=True)
+        self.GetDeposit = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/GetDeposit',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetDepositRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_deposit__pb2.Deposit.FromString,
+                _registered_method=True)
+        self.ReceivePaymentWebhook = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/ReceivePaymentWebhook',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ReceivePaymentWebhookRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ReceivePaymentWebhookResponse.FromString,
+                _registered_method=True)
+        self.RequestWithdrawal = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/RequestWithdrawal',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RequestWithdrawalRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_withdrawal__pb2.Withdrawal.FromString,
+                _registered_method=True)
+        self.ApproveWithdrawal = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/ApproveWithdrawal',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ApproveWithdrawalRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_withdrawal__pb2.Withdrawal.FromString,
+                _registered_method=True)
+        self.RejectWithdrawal = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/RejectWithdrawal',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RejectWithdrawalRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_withdrawal__pb2.Withdrawal.FromString,
+                _registered_method=True)
+        self.ListWithdrawals = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/ListWithdrawals',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWithdrawalsRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWithdrawalsResponse.FromString,
+                _registered_method=True)
+        self.RunReconciliation = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/RunReconciliation',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RunReconciliationRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_audit__pb2.Reconciliation.FromString,
+                _registered_method=True)
+        self.GetReconciliation = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/GetReconciliation',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetReconciliationRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_audit__pb2.Reconciliation.FromString,
+                _registered_method=True)
+        self.GetDailyReport = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/GetDailyReport',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetDailyReportRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_audit__pb2.DailyReport.FromString,
+                _registered_method=True)
+        self.VerifyChain = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/VerifyChain',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.VerifyChainRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.VerifyChainResponse.FromString,
+                _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/wayfare.ledger.v1.LedgerService/GetReceipt',
+                request_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=wayfare_dot_ledger_dot_v1_dot_audit__pb2.Receipt.FromString,
                 _registered_method=True)
 
 
@@ -189,6 +252,118 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateDeposit(self, request, context):
+        """Creates a deposit at a payment gateway and says how to pay it. The money is in the wallet when the gateway's webhook has
+        arrived, not before. Idempotent by `request_id`: the same again gives the same deposit and checkout.
+        Returns GATEWAY_NOT_CONFIGURED if the tenant has no account at the gateway, CURRENCY_MISMATCH if the gateway does not take the
+        currency, AMOUNT_INVALID if the amount is not positive or above the tenant's highest, GATEWAY_UNAVAILABLE if the gateway does not
+        answer, REQUEST_ID_REUSED if the `request_id` came with another body.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeposit(self, request, context):
+        """Gets a deposit: their own for everybody, another's for BUSINESS and ADMIN. A read: changes nothing.
+        Returns DEPOSIT_UNKNOWN if there is none that the caller may see.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReceivePaymentWebhook(self, request, context):
+        """Takes a gateway's notification, raw as it was posted. Who sends it is known by its signature alone. Safe to repeat: each
+        payment counts once, in whatever order and however late its notifications come. Everything that comes is kept for audit,
+        with why it was refused.
+        Returns SIGNATURE_INVALID if the signature is missing or wrong or does not cover what counts, WEBHOOK_MALFORMED if the body cannot be
+        read, DEPOSIT_UNKNOWN if there is no such order, AMOUNT_MISMATCH or CURRENCY_MISMATCH if it was paid otherwise than was asked,
+        GATEWAY_NOT_CONFIGURED if the tenant has no account at the gateway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestWithdrawal(self, request, context):
+        """Asks to be paid out of the caller's own wallet. Holds the amount until an ADMIN decides. Idempotent by `request_id`.
+        Returns FUNDS_INSUFFICIENT if the wallet does not have it, ACCOUNT_BLOCKED if the wallet is blocked, AMOUNT_INVALID if the amount is
+        not positive or below the least that is paid out, REQUEST_ID_REUSED if the `request_id` came with another body.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveWithdrawal(self, request, context):
+        """Approves a withdrawal, which is then paid out, once. Nobody approves their own. Idempotent: an approved one stays so.
+        Returns WITHDRAWAL_UNKNOWN if the tenant has no such withdrawal, WITHDRAWAL_ALREADY_DECIDED if it was rejected, paid or failed before,
+        ACCOUNT_BLOCKED if the wallet was blocked since, ROLE_NOT_ALLOWED if it is the caller's own, REQUEST_ID_REUSED if the `request_id`
+        came with another body.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectWithdrawal(self, request, context):
+        """Rejects a withdrawal; the amount is free again. Idempotent: a rejected one stays so.
+        Returns WITHDRAWAL_UNKNOWN if the tenant has no such withdrawal, WITHDRAWAL_ALREADY_DECIDED if it was approved before, REQUEST_ID_REUSED
+        if the `request_id` came with another body.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWithdrawals(self, request, context):
+        """Lists withdrawals, newest first: their own for everybody, the tenant's for BUSINESS and ADMIN. A read: changes nothing.
+        Returns ROLE_NOT_ALLOWED if another person's are asked for by somebody who may not, PAGE_TOKEN_INVALID if the page_token is not
+        of this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunReconciliation(self, request, context):
+        """Reconciles the tenant's books now and keeps the report. The clock does the same every night. Idempotent by `request_id`: the
+        same again gives the same report.
+        Returns REQUEST_ID_REUSED if the `request_id` came with another body.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReconciliation(self, request, context):
+        """Gets the report of a reconciliation. A read: changes nothing.
+        Returns RECONCILIATION_UNKNOWN if the tenant has no such report, or none yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDailyReport(self, request, context):
+        """Gets what happened on a day, by kind of transfer and of account. A read: changes nothing. A day without transfers has an
+        empty report.
+        Returns DATE_INVALID if the date is none, or in the future.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyChain(self, request, context):
+        """Walks the tenant's chain of seals: hashes every transfer again and compares. A read: changes nothing. A long chain is walked in
+        parts, each call from where the one before ended.
+        Returns the faults in the answer; the call itself fails only for the reasons of wayfare.policy.v1.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReceipt(self, request, context):
+        """Gets the proof that a transfer is in the books. A read: changes nothing.
+        Returns TRANSFER_UNKNOWN if the tenant has no such transfer or none of its accounts is the caller's, RECEIPT_NOT_READY if it is not
+        sealed yet, which takes a few seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LedgerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -236,6 +411,66 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.RefundTransfer,
                     request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RefundTransferRequest.FromString,
                     response_serializer=wayfare_dot_ledger_dot_v1_dot_transfer__pb2.Transfer.SerializeToString,
+            ),
+            'CreateDeposit': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateDeposit,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateDepositRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateDepositResponse.SerializeToString,
+            ),
+            'GetDeposit': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeposit,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetDepositRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_deposit__pb2.Deposit.SerializeToString,
+            ),
+            'ReceivePaymentWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReceivePaymentWebhook,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ReceivePaymentWebhookRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ReceivePaymentWebhookResponse.SerializeToString,
+            ),
+            'RequestWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestWithdrawal,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RequestWithdrawalRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_withdrawal__pb2.Withdrawal.SerializeToString,
+            ),
+            'ApproveWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveWithdrawal,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ApproveWithdrawalRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_withdrawal__pb2.Withdrawal.SerializeToString,
+            ),
+            'RejectWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectWithdrawal,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RejectWithdrawalRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_withdrawal__pb2.Withdrawal.SerializeToString,
+            ),
+            'ListWithdrawals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWithdrawals,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWithdrawalsRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWithdrawalsResponse.SerializeToString,
+            ),
+            'RunReconciliation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunReconciliation,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RunReconciliationRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_audit__pb2.Reconciliation.SerializeToString,
+            ),
+            'GetReconciliation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReconciliation,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetReconciliationRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_audit__pb2.Reconciliation.SerializeToString,
+            ),
+            'GetDailyReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDailyReport,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetDailyReportRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_audit__pb2.DailyReport.SerializeToString,
+            ),
+            'VerifyChain': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyChain,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.VerifyChainRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.VerifyChainResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetReceiptRequest.FromString,
+                    response_serializer=wayfare_dot_ledger_dot_v1_dot_audit__pb2.Receipt.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -484,6 +719,330 @@ class LedgerService:
             '/wayfare.ledger.v1.LedgerService/RefundTransfer',
             wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RefundTransferRequest.SerializeToString,
             wayfare_dot_ledger_dot_v1_dot_transfer__pb2.Transfer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateDeposit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/CreateDeposit',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateDepositRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateDepositResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeposit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/GetDeposit',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetDepositRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_deposit__pb2.Deposit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReceivePaymentWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/ReceivePaymentWebhook',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ReceivePaymentWebhookRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ReceivePaymentWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/RequestWithdrawal',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RequestWithdrawalRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_withdrawal__pb2.Withdrawal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/ApproveWithdrawal',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ApproveWithdrawalRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_withdrawal__pb2.Withdrawal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/RejectWithdrawal',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RejectWithdrawalRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_withdrawal__pb2.Withdrawal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWithdrawals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/ListWithdrawals',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWithdrawalsRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWithdrawalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunReconciliation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/RunReconciliation',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.RunReconciliationRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_audit__pb2.Reconciliation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReconciliation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/GetReconciliation',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetReconciliationRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_audit__pb2.Reconciliation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDailyReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/GetDailyReport',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetDailyReportRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_audit__pb2.DailyReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyChain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/VerifyChain',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.VerifyChainRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.VerifyChainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wayfare.ledger.v1.LedgerService/GetReceipt',
+            wayfare_dot_ledger_dot_v1_dot_ledger__service__pb2.GetReceiptRequest.SerializeToString,
+            wayfare_dot_ledger_dot_v1_dot_audit__pb2.Receipt.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,8 +6,11 @@ Declares the service that keeps the money: who has how much, and every movement 
 from collections import abc as _abc
 from grpc import aio as _aio
 from wayfare.ledger.v1 import account_pb2 as _account_pb2
+from wayfare.ledger.v1 import audit_pb2 as _audit_pb2
+from wayfare.ledger.v1 import deposit_pb2 as _deposit_pb2
 from wayfare.ledger.v1 import ledger_service_pb2 as _ledger_service_pb2
 from wayfare.ledger.v1 import transfer_pb2 as _transfer_pb2
+from wayfare.ledger.v1 import withdrawal_pb2 as _withdrawal_pb2
 import abc as _abc_1
 
 
@@ -81,6 +84,70 @@ class LedgerServiceStub:
     REFUND_EXCEEDS_PAYMENT if all refunds together would be more than was paid, FUNDS_INSUFFICIENT if a wallet that would give
     back does not have it, CURRENCY_MISMATCH if the amount has another currency, AMOUNT_INVALID if it is not positive,
     REQUEST_ID_REUSED if the `request_id` came with another body.
+    """
+    CreateDeposit: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateDepositRequest, _ledger_service_pb2.CreateDepositResponse]
+    """Creates a deposit at a payment gateway and says how to pay it. The money is in the wallet when the gateway's webhook has
+    arrived, not before. Idempotent by `request_id`: the same again gives the same deposit and checkout.
+    Returns GATEWAY_NOT_CONFIGURED if the tenant has no account at the gateway, CURRENCY_MISMATCH if the gateway does not take the
+    currency, AMOUNT_INVALID if the amount is not positive or above the tenant's highest, GATEWAY_UNAVAILABLE if the gateway does not
+    answer, REQUEST_ID_REUSED if the `request_id` came with another body.
+    """
+    GetDeposit: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetDepositRequest, _deposit_pb2.Deposit]
+    """Gets a deposit: their own for everybody, another's for BUSINESS and ADMIN. A read: changes nothing.
+    Returns DEPOSIT_UNKNOWN if there is none that the caller may see.
+    """
+    ReceivePaymentWebhook: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ReceivePaymentWebhookRequest, _ledger_service_pb2.ReceivePaymentWebhookResponse]
+    """Takes a gateway's notification, raw as it was posted. Who sends it is known by its signature alone. Safe to repeat: each
+    payment counts once, in whatever order and however late its notifications come. Everything that comes is kept for audit,
+    with why it was refused.
+    Returns SIGNATURE_INVALID if the signature is missing or wrong or does not cover what counts, WEBHOOK_MALFORMED if the body cannot be
+    read, DEPOSIT_UNKNOWN if there is no such order, AMOUNT_MISMATCH or CURRENCY_MISMATCH if it was paid otherwise than was asked,
+    GATEWAY_NOT_CONFIGURED if the tenant has no account at the gateway.
+    """
+    RequestWithdrawal: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.RequestWithdrawalRequest, _withdrawal_pb2.Withdrawal]
+    """Asks to be paid out of the caller's own wallet. Holds the amount until an ADMIN decides. Idempotent by `request_id`.
+    Returns FUNDS_INSUFFICIENT if the wallet does not have it, ACCOUNT_BLOCKED if the wallet is blocked, AMOUNT_INVALID if the amount is
+    not positive or below the least that is paid out, REQUEST_ID_REUSED if the `request_id` came with another body.
+    """
+    ApproveWithdrawal: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ApproveWithdrawalRequest, _withdrawal_pb2.Withdrawal]
+    """Approves a withdrawal, which is then paid out, once. Nobody approves their own. Idempotent: an approved one stays so.
+    Returns WITHDRAWAL_UNKNOWN if the tenant has no such withdrawal, WITHDRAWAL_ALREADY_DECIDED if it was rejected, paid or failed before,
+    ACCOUNT_BLOCKED if the wallet was blocked since, ROLE_NOT_ALLOWED if it is the caller's own, REQUEST_ID_REUSED if the `request_id`
+    came with another body.
+    """
+    RejectWithdrawal: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.RejectWithdrawalRequest, _withdrawal_pb2.Withdrawal]
+    """Rejects a withdrawal; the amount is free again. Idempotent: a rejected one stays so.
+    Returns WITHDRAWAL_UNKNOWN if the tenant has no such withdrawal, WITHDRAWAL_ALREADY_DECIDED if it was approved before, REQUEST_ID_REUSED
+    if the `request_id` came with another body.
+    """
+    ListWithdrawals: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListWithdrawalsRequest, _ledger_service_pb2.ListWithdrawalsResponse]
+    """Lists withdrawals, newest first: their own for everybody, the tenant's for BUSINESS and ADMIN. A read: changes nothing.
+    Returns ROLE_NOT_ALLOWED if another person's are asked for by somebody who may not, PAGE_TOKEN_INVALID if the page_token is not
+    of this list.
+    """
+    RunReconciliation: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.RunReconciliationRequest, _audit_pb2.Reconciliation]
+    """Reconciles the tenant's books now and keeps the report. The clock does the same every night. Idempotent by `request_id`: the
+    same again gives the same report.
+    Returns REQUEST_ID_REUSED if the `request_id` came with another body.
+    """
+    GetReconciliation: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetReconciliationRequest, _audit_pb2.Reconciliation]
+    """Gets the report of a reconciliation. A read: changes nothing.
+    Returns RECONCILIATION_UNKNOWN if the tenant has no such report, or none yet.
+    """
+    GetDailyReport: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetDailyReportRequest, _audit_pb2.DailyReport]
+    """Gets what happened on a day, by kind of transfer and of account. A read: changes nothing. A day without transfers has an
+    empty report.
+    Returns DATE_INVALID if the date is none, or in the future.
+    """
+    VerifyChain: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.VerifyChainRequest, _ledger_service_pb2.VerifyChainResponse]
+    """Walks the tenant's chain of seals: hashes every transfer again and compares. A read: changes nothing. A long chain is walked in
+    parts, each call from where the one before ended.
+    Returns the faults in the answer; the call itself fails only for the reasons of wayfare.policy.v1.
+    """
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetReceiptRequest, _audit_pb2.Receipt]
+    """Gets the proof that a transfer is in the books. A read: changes nothing.
+    Returns TRANSFER_UNKNOWN if the tenant has no such transfer or none of its accounts is the caller's, RECEIPT_NOT_READY if it is not
+    sealed yet, which takes a few seconds.
     """
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -202,6 +269,142 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         REFUND_EXCEEDS_PAYMENT if all refunds together would be more than was paid, FUNDS_INSUFFICIENT if a wallet that would give
         back does not have it, CURRENCY_MISMATCH if the amount has another currency, AMOUNT_INVALID if it is not positive,
         REQUEST_ID_REUSED if the `request_id` came with another body.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateDeposit(
+        self,
+        request: _ledger_service_pb2.CreateDepositRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.CreateDepositRequest, _abc.Awaitable[_ledger_service_pb2.CreateDepositResponse]],
+    ) -> _abc.Awaitable[_ledger_service_pb2.CreateDepositResponse]:
+        """Creates a deposit at a payment gateway and says how to pay it. The money is in the wallet when the gateway's webhook has
+        arrived, not before. Idempotent by `request_id`: the same again gives the same deposit and checkout.
+        Returns GATEWAY_NOT_CONFIGURED if the tenant has no account at the gateway, CURRENCY_MISMATCH if the gateway does not take the
+        currency, AMOUNT_INVALID if the amount is not positive or above the tenant's highest, GATEWAY_UNAVAILABLE if the gateway does not
+        answer, REQUEST_ID_REUSED if the `request_id` came with another body.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDeposit(
+        self,
+        request: _ledger_service_pb2.GetDepositRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.GetDepositRequest, _abc.Awaitable[_deposit_pb2.Deposit]],
+    ) -> _abc.Awaitable[_deposit_pb2.Deposit]:
+        """Gets a deposit: their own for everybody, another's for BUSINESS and ADMIN. A read: changes nothing.
+        Returns DEPOSIT_UNKNOWN if there is none that the caller may see.
+        """
+
+    @_abc_1.abstractmethod
+    def ReceivePaymentWebhook(
+        self,
+        request: _ledger_service_pb2.ReceivePaymentWebhookRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.ReceivePaymentWebhookRequest, _abc.Awaitable[_ledger_service_pb2.ReceivePaymentWebhookResponse]],
+    ) -> _abc.Awaitable[_ledger_service_pb2.ReceivePaymentWebhookResponse]:
+        """Takes a gateway's notification, raw as it was posted. Who sends it is known by its signature alone. Safe to repeat: each
+        payment counts once, in whatever order and however late its notifications come. Everything that comes is kept for audit,
+        with why it was refused.
+        Returns SIGNATURE_INVALID if the signature is missing or wrong or does not cover what counts, WEBHOOK_MALFORMED if the body cannot be
+        read, DEPOSIT_UNKNOWN if there is no such order, AMOUNT_MISMATCH or CURRENCY_MISMATCH if it was paid otherwise than was asked,
+        GATEWAY_NOT_CONFIGURED if the tenant has no account at the gateway.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestWithdrawal(
+        self,
+        request: _ledger_service_pb2.RequestWithdrawalRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.RequestWithdrawalRequest, _abc.Awaitable[_withdrawal_pb2.Withdrawal]],
+    ) -> _abc.Awaitable[_withdrawal_pb2.Withdrawal]:
+        """Asks to be paid out of the caller's own wallet. Holds the amount until an ADMIN decides. Idempotent by `request_id`.
+        Returns FUNDS_INSUFFICIENT if the wallet does not have it, ACCOUNT_BLOCKED if the wallet is blocked, AMOUNT_INVALID if the amount is
+        not positive or below the least that is paid out, REQUEST_ID_REUSED if the `request_id` came with another body.
+        """
+
+    @_abc_1.abstractmethod
+    def ApproveWithdrawal(
+        self,
+        request: _ledger_service_pb2.ApproveWithdrawalRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.ApproveWithdrawalRequest, _abc.Awaitable[_withdrawal_pb2.Withdrawal]],
+    ) -> _abc.Awaitable[_withdrawal_pb2.Withdrawal]:
+        """Approves a withdrawal, which is then paid out, once. Nobody approves their own. Idempotent: an approved one stays so.
+        Returns WITHDRAWAL_UNKNOWN if the tenant has no such withdrawal, WITHDRAWAL_ALREADY_DECIDED if it was rejected, paid or failed before,
+        ACCOUNT_BLOCKED if the wallet was blocked since, ROLE_NOT_ALLOWED if it is the caller's own, REQUEST_ID_REUSED if the `request_id`
+        came with another body.
+        """
+
+    @_abc_1.abstractmethod
+    def RejectWithdrawal(
+        self,
+        request: _ledger_service_pb2.RejectWithdrawalRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.RejectWithdrawalRequest, _abc.Awaitable[_withdrawal_pb2.Withdrawal]],
+    ) -> _abc.Awaitable[_withdrawal_pb2.Withdrawal]:
+        """Rejects a withdrawal; the amount is free again. Idempotent: a rejected one stays so.
+        Returns WITHDRAWAL_UNKNOWN if the tenant has no such withdrawal, WITHDRAWAL_ALREADY_DECIDED if it was approved before, REQUEST_ID_REUSED
+        if the `request_id` came with another body.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWithdrawals(
+        self,
+        request: _ledger_service_pb2.ListWithdrawalsRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.ListWithdrawalsRequest, _abc.Awaitable[_ledger_service_pb2.ListWithdrawalsResponse]],
+    ) -> _abc.Awaitable[_ledger_service_pb2.ListWithdrawalsResponse]:
+        """Lists withdrawals, newest first: their own for everybody, the tenant's for BUSINESS and ADMIN. A read: changes nothing.
+        Returns ROLE_NOT_ALLOWED if another person's are asked for by somebody who may not, PAGE_TOKEN_INVALID if the page_token is not
+        of this list.
+        """
+
+    @_abc_1.abstractmethod
+    def RunReconciliation(
+        self,
+        request: _ledger_service_pb2.RunReconciliationRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.RunReconciliationRequest, _abc.Awaitable[_audit_pb2.Reconciliation]],
+    ) -> _abc.Awaitable[_audit_pb2.Reconciliation]:
+        """Reconciles the tenant's books now and keeps the report. The clock does the same every night. Idempotent by `request_id`: the
+        same again gives the same report.
+        Returns REQUEST_ID_REUSED if the `request_id` came with another body.
+        """
+
+    @_abc_1.abstractmethod
+    def GetReconciliation(
+        self,
+        request: _ledger_service_pb2.GetReconciliationRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.GetReconciliationRequest, _abc.Awaitable[_audit_pb2.Reconciliation]],
+    ) -> _abc.Awaitable[_audit_pb2.Reconciliation]:
+        """Gets the report of a reconciliation. A read: changes nothing.
+        Returns RECONCILIATION_UNKNOWN if the tenant has no such report, or none yet.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDailyReport(
+        self,
+        request: _ledger_service_pb2.GetDailyReportRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.GetDailyReportRequest, _abc.Awaitable[_audit_pb2.DailyReport]],
+    ) -> _abc.Awaitable[_audit_pb2.DailyReport]:
+        """Gets what happened on a day, by kind of transfer and of account. A read: changes nothing. A day without transfers has an
+        empty report.
+        Returns DATE_INVALID if the date is none, or in the future.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyChain(
+        self,
+        request: _ledger_service_pb2.VerifyChainRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.VerifyChainRequest, _abc.Awaitable[_ledger_service_pb2.VerifyChainResponse]],
+    ) -> _abc.Awaitable[_ledger_service_pb2.VerifyChainResponse]:
+        """Walks the tenant's chain of seals: hashes every transfer again and compares. A read: changes nothing. A long chain is walked in
+        parts, each call from where the one before ended.
+        Returns the faults in the answer; the call itself fails only for the reasons of wayfare.policy.v1.
+        """
+
+    @_abc_1.abstractmethod
+    def GetReceipt(
+        self,
+        request: _ledger_service_pb2.GetReceiptRequest,
+        context: _aio.ServicerContext[_ledger_service_pb2.GetReceiptRequest, _abc.Awaitable[_audit_pb2.Receipt]],
+    ) -> _abc.Awaitable[_audit_pb2.Receipt]:
+        """Gets the proof that a transfer is in the books. A read: changes nothing.
+        Returns TRANSFER_UNKNOWN if the tenant has no such transfer or none of its accounts is the caller's, RECEIPT_NOT_READY if it is not
+        sealed yet, which takes a few seconds.
         """
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _aio.Server) -> None: ...
