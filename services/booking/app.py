@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from services.booking.operations.layouts import Layouts
+from services.booking.operations.request_upkeep import RequestUpkeep
+from services.booking.operations.search import Search
 from services.booking.operations.trips import Trips
 from services.booking.servicer import BookingServicer
 from services.booking.settings import BookingSettings
 from services.booking.store.layouts import PostgresLayoutStore
+from services.booking.store.requests import PostgresRequestStore
+from services.booking.store.taken_seats import PostgresTakenSeats
 from services.booking.store.trips import PostgresTripStore
 from services.booking.trip_calls import TripCalls
 from services.booking.trip_messages import TripEventMessages
@@ -79,6 +83,14 @@ async def wire(
         ids=ids,
     )
     layouts = Layouts(store=layout_store, clock=clock, ids=ids)
+    search = Search(
+        store=trip_store, layouts=layout_store, taken=PostgresTakenSeats(database), clock=clock
+    )
+    upkeep = RequestUpkeep(
+        store=PostgresRequestStore(database),
+        clock=clock,
+        days_kept=settings.booking_request_days_kept,
+    )
 
     relay = EventRelay(
         log=EventLog(database, SERVICE_NAME),
@@ -102,6 +114,8 @@ async def wire(
             Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
         ],
     )
-    servicer = BookingServicer(trip_calls=TripCalls(trips=trips, layouts=layouts, clock=clock))
+    servicer = BookingServicer(
+        trip_calls=TripCalls(trips=trips, layouts=layouts, search=search, clock=clock)
+    )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
-    return rpc, [relay.run]
+    return rpc, [upkeep.run, relay.run]
