@@ -6,14 +6,20 @@ Called by __main__.py.
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+from services.booking.hold_calls import HoldCalls
+from services.booking.operations.holds import Holds, HoldSweep
 from services.booking.operations.layouts import Layouts
 from services.booking.operations.request_upkeep import RequestUpkeep
 from services.booking.operations.search import Search
+from services.booking.operations.seat_batcher import SeatBatcher
 from services.booking.operations.trips import Trips
+from services.booking.seat_messages import HappeningMessages
 from services.booking.servicer import BookingServicer
 from services.booking.settings import BookingSettings
 from services.booking.store.layouts import PostgresLayoutStore
 from services.booking.store.requests import PostgresRequestStore
+from services.booking.store.seat_overrides import SeatOverridePart
+from services.booking.store.seats import PostgresSeatStore
 from services.booking.store.taken_seats import PostgresTakenSeats
 from services.booking.store.trips import PostgresTripStore
 from services.booking.trip_calls import TripCalls
@@ -92,6 +98,32 @@ async def wire(
         days_kept=settings.booking_request_days_kept,
     )
 
+    # Seats and holds.
+    happenings = HappeningMessages(ids, {})
+    seat_store = PostgresSeatStore(database, layout_store, [SeatOverridePart()])
+    batcher = SeatBatcher(
+        store=seat_store,
+        event_of=happenings.event_of,
+        clock=clock,
+        batch_max=settings.booking_batch_max,
+        waiting_max=settings.booking_waiting_max,
+        committers=settings.booking_committers,
+        gather_seconds=settings.booking_gather_seconds,
+    )
+    holds = Holds(
+        store=seat_store,
+        batcher=batcher,
+        clock=clock,
+        holds_max=settings.booking_holds_max,
+        extensions_max=settings.booking_hold_extensions_max,
+    )
+    sweep = HoldSweep(
+        store=seat_store,
+        batcher=batcher,
+        clock=clock,
+        sweep_seconds=settings.booking_sweep_seconds,
+    )
+
     relay = EventRelay(
         log=EventLog(database, SERVICE_NAME),
         valkey=valkey,
@@ -115,7 +147,8 @@ async def wire(
         ],
     )
     servicer = BookingServicer(
-        trip_calls=TripCalls(trips=trips, layouts=layouts, search=search, clock=clock)
+        trip_calls=TripCalls(trips=trips, layouts=layouts, search=search, clock=clock),
+        hold_calls=HoldCalls(holds=holds, clock=clock, degraded=lambda: False),
     )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
-    return rpc, [upkeep.run, relay.run]
+    return rpc, [upkeep.run, relay.run, batcher.run, sweep.run]
