@@ -28,9 +28,9 @@ from services.shared.clock import Clock, SystemClock
 from services.shared.events.log import EventLog
 from services.shared.events.relay import EventRelay
 from services.shared.health import Dependency
-from services.shared.ids import Uuid7Source
+from services.shared.ids import IdSource, Uuid7Source
 from services.shared.logs import configure_logging
-from services.shared.postgres import open_database
+from services.shared.postgres import Database, open_database
 from services.shared.rpc.api_keys import IdentityApiKeyVerifier
 from services.shared.rpc.authentication import (
     ApiKeyVerifier,
@@ -78,25 +78,8 @@ async def wire(
     rate_limiter = ValkeyRateLimiter(valkey_url, cluster=settings.valkey_cluster, clock=clock)
     stack.push_async_callback(rate_limiter.close)
 
-    # Trips and seat layouts.
     layout_store = PostgresLayoutStore(database, clock)
-    trip_store = PostgresTripStore(database, clock)
-    trips = Trips(
-        store=trip_store,
-        layouts=layout_store,
-        events=TripEventMessages(clock=clock, ids=ids),
-        clock=clock,
-        ids=ids,
-    )
-    layouts = Layouts(store=layout_store, clock=clock, ids=ids)
-    search = Search(
-        store=trip_store, layouts=layout_store, taken=PostgresTakenSeats(database), clock=clock
-    )
-    upkeep = RequestUpkeep(
-        store=PostgresRequestStore(database),
-        clock=clock,
-        days_kept=settings.booking_request_days_kept,
-    )
+    trip_calls, upkeep = _trips(settings, database, layout_store, clock=clock, ids=ids)
 
     # Seats and holds.
     happenings = HappeningMessages(ids, {})
@@ -147,8 +130,37 @@ async def wire(
         ],
     )
     servicer = BookingServicer(
-        trip_calls=TripCalls(trips=trips, layouts=layouts, search=search, clock=clock),
+        trip_calls=trip_calls,
         hold_calls=HoldCalls(holds=holds, clock=clock, degraded=lambda: False),
     )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
     return rpc, [upkeep.run, relay.run, batcher.run, sweep.run]
+
+
+def _trips(
+    settings: BookingSettings,
+    database: Database,
+    layout_store: PostgresLayoutStore,
+    *,
+    clock: Clock,
+    ids: IdSource,
+) -> tuple[TripCalls, RequestUpkeep]:
+    """Return what serves trips and seat layouts, and what looks after their request ids."""
+    trip_store = PostgresTripStore(database, clock)
+    trips = Trips(
+        store=trip_store,
+        layouts=layout_store,
+        events=TripEventMessages(clock=clock, ids=ids),
+        clock=clock,
+        ids=ids,
+    )
+    layouts = Layouts(store=layout_store, clock=clock, ids=ids)
+    search = Search(
+        store=trip_store, layouts=layout_store, taken=PostgresTakenSeats(database), clock=clock
+    )
+    upkeep = RequestUpkeep(
+        store=PostgresRequestStore(database),
+        clock=clock,
+        days_kept=settings.booking_request_days_kept,
+    )
+    return TripCalls(trips=trips, layouts=layouts, search=search, clock=clock), upkeep
