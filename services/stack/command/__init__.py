@@ -13,6 +13,7 @@ from services.stack.command.maintenance import certs, logs, migrate, reset
 from services.stack.command.replay import replay
 from services.stack.command.session import login, token
 from services.stack.command.status import status
+from services.stack.command.trips import trips
 from services.stack.command.up import up
 from services.stack.errors import StackError
 from wayfare_client import WayfareError
@@ -34,6 +35,7 @@ application = typer.Typer(
 for _command in (up, demo, status, logs, login, token, replay, follow, certs, migrate, reset):
     application.command()(_command)
 application.add_typer(gtfs, name="gtfs")
+application.add_typer(trips, name="trips")
 
 
 def main() -> None:
