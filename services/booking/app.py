@@ -6,20 +6,16 @@ Called by __main__.py.
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from services.booking.hold_calls import HoldCalls
-from services.booking.operations.holds import Holds, HoldSweep
+from services.booking.domain.overriding import NoBookings
 from services.booking.operations.layouts import Layouts
 from services.booking.operations.request_upkeep import RequestUpkeep
 from services.booking.operations.search import Search
-from services.booking.operations.seat_batcher import SeatBatcher
 from services.booking.operations.trips import Trips
-from services.booking.seat_messages import HappeningMessages
+from services.booking.seating import Seating, open_tail
 from services.booking.servicer import BookingServicer
 from services.booking.settings import BookingSettings
 from services.booking.store.layouts import PostgresLayoutStore
 from services.booking.store.requests import PostgresRequestStore
-from services.booking.store.seat_overrides import SeatOverridePart
-from services.booking.store.seats import PostgresSeatStore
 from services.booking.store.taken_seats import PostgresTakenSeats
 from services.booking.store.trips import PostgresTripStore
 from services.booking.trip_calls import TripCalls
@@ -81,30 +77,17 @@ async def wire(
     layout_store = PostgresLayoutStore(database, clock)
     trip_calls, upkeep = _trips(settings, database, layout_store, clock=clock, ids=ids)
 
-    # Seats and holds.
-    happenings = HappeningMessages(ids, {})
-    seat_store = PostgresSeatStore(database, layout_store, [SeatOverridePart()])
-    batcher = SeatBatcher(
-        store=seat_store,
-        event_of=happenings.event_of,
+    seating = Seating(
+        settings=settings,
+        database=database,
+        valkey=valkey,
+        tail=open_tail(stack, settings),
+        trips=PostgresTripStore(database, clock),
+        layouts=layout_store,
         clock=clock,
-        batch_max=settings.booking_batch_max,
-        waiting_max=settings.booking_waiting_max,
-        committers=settings.booking_committers,
-        gather_seconds=settings.booking_gather_seconds,
-    )
-    holds = Holds(
-        store=seat_store,
-        batcher=batcher,
-        clock=clock,
-        holds_max=settings.booking_holds_max,
-        extensions_max=settings.booking_hold_extensions_max,
-    )
-    sweep = HoldSweep(
-        store=seat_store,
-        batcher=batcher,
-        clock=clock,
-        sweep_seconds=settings.booking_sweep_seconds,
+        ids=ids,
+        service=SERVICE_NAME,
+        bookings=NoBookings(),
     )
 
     relay = EventRelay(
@@ -123,6 +106,7 @@ async def wire(
         rate_limiter=rate_limiter,
         clock=clock,
         ids=ids,
+        raw_methods=["WatchSeats"],
         services=[booking_service_pb2.DESCRIPTOR.services_by_name["BookingService"]],
         dependencies=[
             Dependency(name="postgresql", check=database.ping),
@@ -131,10 +115,13 @@ async def wire(
     )
     servicer = BookingServicer(
         trip_calls=trip_calls,
-        hold_calls=HoldCalls(holds=holds, clock=clock, degraded=lambda: False),
+        hold_calls=seating.hold_calls,
+        seat_map_calls=seating.seat_map_calls,
+        override_calls=seating.override_calls,
     )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
-    return rpc, [upkeep.run, relay.run, batcher.run, sweep.run]
+    rpc.on_drain(seating.seat_map_calls.drain_all)
+    return rpc, [upkeep.run, relay.run, *seating.background]
 
 
 def _trips(

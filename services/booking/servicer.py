@@ -6,11 +6,15 @@ Policy and errors are the interceptor's.
 from typing import TYPE_CHECKING, Any
 
 from services.booking.hold_calls import HoldCalls
+from services.booking.override_calls import OverrideCalls
+from services.booking.seat_map_calls import SeatMapCalls
 from services.booking.trip_calls import TripCalls
 from wayfare.booking.v1 import booking_service_pb2 as pb
 from wayfare.booking.v1.booking_service_pb2_grpc import BookingServiceServicer
 from wayfare.booking.v1.hold_pb2 import Hold
 from wayfare.booking.v1.layout_pb2 import SeatLayout
+from wayfare.booking.v1.manifest_pb2 import SeatOverride
+from wayfare.booking.v1.seat_map_pb2 import SeatMap
 from wayfare.booking.v1.trip_pb2 import Trip
 
 if TYPE_CHECKING:
@@ -22,10 +26,19 @@ if TYPE_CHECKING:
 class BookingServicer(BookingServiceServicer):
     """Answers BookingService."""
 
-    def __init__(self, *, trip_calls: TripCalls, hold_calls: HoldCalls) -> None:
+    def __init__(
+        self,
+        *,
+        trip_calls: TripCalls,
+        hold_calls: HoldCalls,
+        seat_map_calls: SeatMapCalls,
+        override_calls: OverrideCalls,
+    ) -> None:
         """Take the calls of each part."""
         self._trips = trip_calls
         self._holds = hold_calls
+        self._seat_maps = seat_map_calls
+        self._overrides = override_calls
 
     async def CreateSeatLayout(
         self, request: pb.CreateSeatLayoutRequest, context: "Context"
@@ -90,3 +103,23 @@ class BookingServicer(BookingServiceServicer):
     ) -> pb.ListHoldsResponse:
         """List the caller's holds that keep seats."""
         return await self._holds.list_holds(request)
+
+    async def GetSeatMap(self, request: pb.GetSeatMapRequest, context: "Context") -> SeatMap:
+        """Get the seat map of a journey."""
+        return await self._seat_maps.get_seat_map(request)
+
+    async def WatchSeats(self, request: pb.WatchSeatsRequest, context: "Context") -> None:  # type: ignore[override]  # written, not yielded
+        """Stream the seats of a journey out as bytes."""
+        await self._seat_maps.watch_seats(request, context)
+
+    async def OverrideSeat(
+        self, request: pb.OverrideSeatRequest, context: "Context"
+    ) -> SeatOverride:
+        """Change a seat by hand."""
+        return await self._overrides.override_seat(request)
+
+    async def ListSeatOverrides(
+        self, request: pb.ListSeatOverridesRequest, context: "Context"
+    ) -> pb.ListSeatOverridesResponse:
+        """List what was changed by hand."""
+        return await self._overrides.list_seat_overrides(request)

@@ -38,3 +38,9 @@ class BookingSettings(ServiceSettings):
     booking_hold_extensions_max: int = Field(
         1, ge=0, le=100, description="How often a hold may be extended."
     )
+    booking_watcher_changes_max: int = Field(
+        500, ge=1, description="Changes that may wait for a watcher, who gets a new snapshot then."
+    )
+    booking_heartbeat_seconds: float = Field(
+        15.0, gt=0, description="How long a WatchSeats is silent at most."
+    )

@@ -55,15 +55,34 @@ class SeatOverride:
 class BookedSeats(Protocol):
     """Changes bookings in the turn at a trip: seats, tickets and money of one go together."""
 
-    def cancel(self, turn: TripTurn, booking_id: str, override_id: str) -> None:
+    def cancel(self, turn: TripTurn, booking_id: str, override_id: str, /) -> None:
         """Cancel a booking whole, with all the money back; frees all its seats."""
         ...
 
     def move(
-        self, turn: TripTurn, booking_id: str, *, seat_number: str, target: str, override_id: str
+        self,
+        turn: TripTurn,
+        booking_id: str,
+        /,
+        *,
+        seat_number: str,
+        target: str,
+        override_id: str,
     ) -> None:
         """Say in the booking that the passenger of the seat has another; the claim is moved."""
         ...
+
+
+class NoBookings:
+    """Is for a service that sells nothing: no seat of it is booked."""
+
+    def cancel(self, _turn: TripTurn, booking_id: str, _override_id: str) -> None:
+        """Raise LookupError."""
+        raise LookupError(booking_id)
+
+    def move(self, _turn: TripTurn, booking_id: str, **_move: str) -> None:
+        """Raise LookupError."""
+        raise LookupError(booking_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
