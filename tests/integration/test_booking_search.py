@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 from google.type import date_pb2, latlng_pb2
 
+from services.booking.operations import search
 from tests.support.booking_process import BookingProcess, stop, timestamp
 from tests.support.location_values import TENANT, new_id
 from wayfare.booking.v1 import booking_service_pb2 as pb
@@ -319,3 +320,26 @@ async def test_another_tenants_journeys_are_not_found(booking: BookingProcess) -
     other = booking.bearer("PASSENGER", new_id(), tenant_id="0198c000-0000-7000-8000-000000000002")
 
     assert not (await booking.call("SearchTrips", asked(), other)).options
+
+
+async def test_very_many_full_trips_in_a_row_are_passed_over_in_bounded_pages(
+    booking: BookingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_CHUNK", 2)
+    monkeypatch.setattr(search, "_CHUNKS_MAX", 2)
+    layout_id = (await booking.layout(rows=1)).seat_layout_id
+    made = [
+        await booking.trip(layout_id, departs=DAY + timedelta(minutes=number))
+        for number in range(6)
+    ]
+    for one in made[:5]:
+        await Claims(booking, one.trip_id).book("1A", "1B", "1C", "1D", legs=range(3))
+    request = asked(page_size=1, only_available=True)
+
+    first = await booking.call("SearchTrips", request, booking.passenger)
+    request.page_token = first.next_page_token
+    second = await booking.call("SearchTrips", request, booking.passenger)
+
+    assert (list(first.options), first.next_page_token != "") == ([], True)
+    assert [one.trip_id for one in second.options] == [made[5].trip_id]
+    assert second.next_page_token == ""
