@@ -256,8 +256,8 @@ class LedgerServiceServicer:
         """Creates a deposit at a payment gateway and says how to pay it. The money is in the wallet when the gateway's webhook has
         arrived, not before. Idempotent by `request_id`: the same again gives the same deposit and checkout.
         Returns GATEWAY_NOT_CONFIGURED if the tenant has no account at the gateway, CURRENCY_MISMATCH if the gateway does not take the
-        currency, AMOUNT_INVALID if the amount is not positive or above the tenant's highest, GATEWAY_UNAVAILABLE if the gateway does not
-        answer, REQUEST_ID_REUSED if the `request_id` came with another body.
+        currency, AMOUNT_INVALID if the amount is below the tenant's least or above its highest, REQUEST_ID_REUSED if the
+        `request_id` came with another body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -303,7 +303,7 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RejectWithdrawal(self, request, context):
-        """Rejects a withdrawal; the amount is free again. Idempotent: a rejected one stays so.
+        """Rejects a withdrawal; the amount is free again when it is REJECTED. Idempotent: a rejected one stays so.
         Returns WITHDRAWAL_UNKNOWN if the tenant has no such withdrawal, WITHDRAWAL_ALREADY_DECIDED if it was approved before, REQUEST_ID_REUSED
         if the `request_id` came with another body.
         """
@@ -338,8 +338,8 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDailyReport(self, request, context):
-        """Gets what happened on a day, by kind of transfer and of account. A read: changes nothing. A day without transfers has an
-        empty report.
+        """Gets what happened on a day, by kind of transfer and of account. A read: changes nothing. On a day without transfers the
+        accounts keep what they had; accounts that had and moved nothing are left out.
         Returns DATE_INVALID if the date is none, or in the future.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
