@@ -6,6 +6,7 @@ import pytest
 from tests.support.client_server import Refusal
 from wayfare.booking.v1 import error_reason_pb2 as booking_reasons
 from wayfare.identity.v1 import error_reason_pb2 as identity_reasons
+from wayfare.ledger.v1 import error_reason_pb2 as ledger_reasons
 from wayfare.location.v1 import error_reason_pb2 as location_reasons
 from wayfare.policy.v1 import error_reason_pb2 as policy_reasons
 from wayfare_client import WayfareError, reasons
@@ -17,6 +18,7 @@ ENUMS = [
     identity_reasons.ErrorReason,
     location_reasons.ErrorReason,
     booking_reasons.ErrorReason,
+    ledger_reasons.ErrorReason,
 ]
 NAMES = {
     name.removeprefix(PREFIX)

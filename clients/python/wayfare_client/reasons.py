@@ -6,6 +6,7 @@ client is a plain WayfareError with its name in `reason`.
 
 from wayfare_client.booking_reasons import *  # noqa: F403  # one table for all services
 from wayfare_client.errors import WayfareError
+from wayfare_client.ledger_reasons import *  # noqa: F403  # one table for all services
 
 # What any service, or Envoy in front of it, can answer.
 
