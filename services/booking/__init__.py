@@ -1,0 +1,1 @@
+"""Is BookingService: seats of scheduled trips, each sold once on every leg."""

@@ -1,0 +1,1 @@
+"""What the operations need of the outside, as Protocols, a file for each part of the service."""

@@ -1,0 +1,1 @@
+"""Keeps trips, seats, bookings and tickets in PostgreSQL, schema `booking`."""
