@@ -11,11 +11,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.shared.postgres import Database, Session
+from wayfare.event.v1.envelope_pb2 import Envelope
 
 if TYPE_CHECKING:
     from services.shared.postgres import Connection
 
 _SWEEPER = Session(role="SWEEPER")
+_REWIND_PAGE = 5_000
 
 
 class LoggedEvent(NamedTuple):
@@ -25,6 +27,10 @@ class LoggedEvent(NamedTuple):
     event_number: int
     aggregate: str
     envelope: bytes
+
+    def occurred(self) -> float:
+        """Return when it occurred, in seconds since 1970."""
+        return Envelope.FromString(self.envelope).occur_time.ToMilliseconds() / 1000
 
 
 class EventLog:
@@ -83,13 +89,28 @@ class RelayTurn:
 
     async def published(self, last: LoggedEvent) -> None:
         """Remember that everything up to `last` is published."""
-        await self._move((last.transaction_id, last.event_number))
+        await self._move(_place(last))
 
-    async def rewind(self, most: int) -> None:
-        """Go back, so that the newest `most` events come again."""
+    async def rewind(self, most: int, *, since: float) -> None:
+        """Go back, so that events come again: the newest `most`, and none from before `since`.
+
+        What was not published yet comes in any case.
+        """
         row = await self._connection.fetchrow(self._statements.newest, most)
-        await self._move((0, 0) if row is None else (row[0], row[1]))
+        reached = self._cursor
+        self._cursor = min(reached, (0, 0) if row is None else (row[0], row[1]))
+        while events := await self.next_events(_REWIND_PAGE):
+            for event in events:
+                if _place(event) > reached or event.occurred() >= since:
+                    await self._move(self._cursor)
+                    return
+                self._cursor = _place(event)
+        await self._move(self._cursor)
 
     async def _move(self, cursor: tuple[int, int]) -> None:
         self._cursor = cursor
         await self._connection.execute(self._statements.advance, str(cursor[0]), cursor[1])
+
+
+def _place(event: LoggedEvent) -> tuple[int, int]:
+    return event.transaction_id, event.event_number

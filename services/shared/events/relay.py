@@ -1,16 +1,19 @@
 """Publishes a service's events to Valkey streams, each at least once and in order per aggregate."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import structlog
 from prometheus_client import Counter
 
 from services.shared.errors import DependencyUnavailableError
+from services.shared.events.lag import relay_lag
 from services.shared.events.log import EventLog, LoggedEvent
 from services.shared.events.streams import (
     ENVELOPES_PER_ENTRY,
     PARTITIONS,
+    REPUBLISHED_SECONDS,
     partition_of,
     published_key,
     stream_key,
@@ -45,6 +48,7 @@ class EventRelay:
         self._service = service
         self._idle_seconds = idle_seconds
         self._entries_kept = entries_kept
+        self._lag = relay_lag(service)
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -65,17 +69,21 @@ class EventRelay:
         """
         async with self._log.turn() as turn:
             if turn is None:
+                self._lag.waits_since(None)
                 return 0
             marker = published_key(self._service)
             if not await self._valkey.exists(marker):
                 # Valkey was emptied: what consumers have not read yet is published again.
-                await turn.rewind(self._entries_kept * PARTITIONS)
+                since = time.time() - REPUBLISHED_SECONDS
+                await turn.rewind(self._entries_kept * PARTITIONS, since=since)
             events = await turn.next_events(_READ_MOST)
+            self._lag.waits_since(events[0].occurred() if events else None)
             if not events:
                 return 0
             await self._add(events)
             await self._valkey.set(marker, 1)
             await turn.published(events[-1])
+        self._lag.waits_since(None)
         _PUBLISHED.labels(self._service).inc(len(events))
         return len(events)
 

@@ -10,6 +10,8 @@ import zlib
 
 PARTITIONS = 8
 ENVELOPES_PER_ENTRY = 8
+REPUBLISHED_SECONDS = 24 * 3600
+"""Says how old an event may be that is published again when Valkey was emptied."""
 
 
 def partition_of(aggregate: str) -> int:
