@@ -1,6 +1,7 @@
 """A service that writes events and a consumer of them, in a schema of their own."""
 
 import asyncio
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,13 +13,14 @@ import asyncpg
 from services.shared.events.consumer import EventConsumer, Retries
 from services.shared.events.log import EventLog
 from services.shared.events.relay import EventRelay
-from services.shared.events.tables import consumer_tables, event_tables
+from services.shared.events.tables import consumer_tables, event_tables, published_streams
 from services.shared.postgres import Database, open_database
 from services.shared.tasks import cancel_all
 from services.shared.valkey import Valkey, open_valkey
 from tests.support.location_values import TENANT
 from wayfare.event.v1.envelope_pb2 import Envelope
 
+_TABLES = (event_tables, published_streams, consumer_tables)
 _EFFECTS = """
 CREATE TABLE sample.effects (
   effect_id bigint GENERATED ALWAYS AS IDENTITY, aggregate text, version bigint);
@@ -34,6 +36,7 @@ class Sample:
     admin: "asyncpg.Connection[Any]"
     valkey: Valkey
     dsn: str
+    handle_count: int = 0
 
     async def write(self, aggregate: str, versions: Sequence[int], *, hold: float = 0.0) -> None:
         """Write events in one transaction that stays open for a while."""
@@ -58,14 +61,18 @@ class Sample:
             entries_kept=10_000,
         )
 
-    def consumer(self, fails: Callable[[Envelope], bool] = lambda _: False) -> EventConsumer:
-        """Return a consumer that writes down what it takes, and fails for some."""
+    def consumer(
+        self, fails: Callable[[Envelope], bool] = lambda _: False, *, pause_seconds: float = 0.0
+    ) -> EventConsumer:
+        """Return a consumer that writes down what it takes, fails for some, and takes its time."""
 
         async def handle(connection: Any, events: Sequence[Envelope]) -> None:
+            self.handle_count += 1
             await connection.executemany(
                 "INSERT INTO sample.effects (aggregate, version) VALUES ($1, $2)",
                 [(event.aggregate_id, event.aggregate_version) for event in events],
             )
+            await asyncio.sleep(pause_seconds)
             if any(fails(event) for event in events):
                 raise ValueError("a poisoned event")
 
@@ -130,7 +137,7 @@ async def open_sample(dsn: str, valkey_url: str, *, create: bool = True) -> Asyn
         stack.push_async_callback(admin.close)
         if create:
             await admin.execute("CREATE SCHEMA sample")
-            await admin.execute(event_tables("sample") + consumer_tables("sample") + _EFFECTS)
+            await admin.execute("".join((*(make("sample") for make in _TABLES), _EFFECTS)))
         database = await open_database(dsn, pool_size=20)
         stack.push_async_callback(database.close)
         valkey = open_valkey(valkey_url, cluster=False, timeout_seconds=5)
@@ -158,3 +165,13 @@ async def published(sample: Sample, count: int) -> None:
             "SELECT coalesce(max(event_number), 0) FROM sample.event_cursor"
         ):
             await asyncio.sleep(0.02)
+
+
+async def consume(dsn: str, valkey_url: str) -> None:
+    """Consume until killed."""
+    async with open_sample(dsn, valkey_url, create=False) as sample:
+        await sample.consumer(pause_seconds=0.02).run()
+
+
+if __name__ == "__main__":
+    asyncio.run(consume(*sys.argv[1:]))

@@ -19,7 +19,7 @@ from services.shared.errors import DependencyUnavailableError
 from services.shared.events.failures import Failures, describe_failure
 from services.shared.events.inbox import PRUNED_MOST, Inbox
 from services.shared.events.lag import consumer_lag, oldest_not_taken
-from services.shared.events.streams import PARTITIONS, stream_key
+from services.shared.events.streams import PARTITIONS, order_of, stream_key
 from services.shared.postgres import Database, Session
 from services.shared.tasks import HeldTasks
 from services.shared.valkey import VALKEY_AWAY, Valkey
@@ -155,7 +155,7 @@ class EventConsumer:
             position = await connection.fetchval(self._turn, *place)
             if position is None:
                 return None
-            fresh = [one for one in entries if _order(_entry(one)[0]) > _order(position)]
+            fresh = [one for one in entries if order_of(_entry(one)[0]) > order_of(position)]
             if not fresh:
                 return 0
             events = [Envelope.FromString(envelope) for one in fresh for envelope in _entry(one)[1]]
@@ -297,8 +297,3 @@ def _entry(entry: Any) -> tuple[bytes, Sequence[bytes]]:
 
 def _text(stream_id: bytes | str) -> str:
     return stream_id.decode() if isinstance(stream_id, bytes) else stream_id
-
-
-def _order(stream_id: bytes | str) -> tuple[int, int]:
-    milliseconds, _, number = _text(stream_id).partition("-")
-    return int(milliseconds), int(number or 0)

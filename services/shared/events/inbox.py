@@ -1,7 +1,7 @@
 """Knows what a consumer has taken, so that what comes twice takes effect once.
 
-What can come twice: events whose relay died between Valkey and its commit, and, when Valkey was
-emptied, those that occurred within `REPUBLISHED_SECONDS`. Entries are kept well beyond that.
+What can come twice: events whose relay died between Valkey and its commit, and, when Valkey lost
+something, those that occurred within `REPUBLISHED_SECONDS`. Entries are kept well beyond that.
 """
 
 from collections.abc import Sequence

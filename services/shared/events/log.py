@@ -39,10 +39,10 @@ class EventLog:
     def __init__(self, database: Database, schema: str) -> None:
         """Read `schema`.events; what is published is kept in `schema`.event_cursor."""
         self._database = database
-        self._take = (
-            f"SELECT transaction_id::text::bigint, event_number FROM {schema}.event_cursor"  # noqa: S608 - the schema is ours
-            " FOR UPDATE SKIP LOCKED"
-        )
+        self._take = f"""
+            SELECT transaction_id::text::bigint, event_number, stream_ids
+            FROM {schema}.event_cursor FOR UPDATE SKIP LOCKED
+        """  # noqa: S608 - the schema is ours
         self.read = f"""
             SELECT transaction_id::text::bigint, event_number,
               aggregate_type || '/' || aggregate_id, envelope
@@ -57,6 +57,7 @@ class EventLog:
         """  # noqa: S608 - the schema is ours
         self.advance = (
             f"UPDATE {schema}.event_cursor SET transaction_id = $1::text::xid8, event_number = $2"  # noqa: S608 - the schema is ours
+            ", stream_ids = $3"
         )
 
     @asynccontextmanager
@@ -67,18 +68,23 @@ class EventLog:
             if row is None:
                 yield None
                 return
-            yield RelayTurn(connection, (row[0], row[1]), self)
+            yield RelayTurn(connection, (row[0], row[1]), row[2], self)
 
 
 class RelayTurn:
     """Is the turn to publish what comes next. The cursor moves when its transaction commits."""
 
     def __init__(
-        self, connection: "Connection", cursor: tuple[int, int], statements: EventLog
+        self,
+        connection: "Connection",
+        cursor: tuple[int, int],
+        stream_ids: Sequence[str],
+        statements: EventLog,
     ) -> None:
-        """Go on after `cursor`."""
+        """Go on after `cursor`; the last entries in Valkey, by partition, were `stream_ids`."""
         self._connection = connection
         self._cursor = cursor
+        self.stream_ids = stream_ids
         self._statements = statements
 
     async def next_events(self, most: int) -> Sequence[LoggedEvent]:
@@ -87,8 +93,9 @@ class RelayTurn:
         rows = await self._connection.fetch(self._statements.read, str(number), event_number, most)
         return [LoggedEvent(*row) for row in rows]
 
-    async def published(self, last: LoggedEvent) -> None:
-        """Remember that everything up to `last` is published."""
+    async def published(self, last: LoggedEvent, stream_ids: Sequence[str]) -> None:
+        """Remember that everything up to `last` is published, and the last entries in Valkey."""
+        self.stream_ids = stream_ids
         await self._move(_place(last))
 
     async def rewind(self, most: int, *, since: float) -> None:
@@ -109,7 +116,9 @@ class RelayTurn:
 
     async def _move(self, cursor: tuple[int, int]) -> None:
         self._cursor = cursor
-        await self._connection.execute(self._statements.advance, str(cursor[0]), cursor[1])
+        await self._connection.execute(
+            self._statements.advance, str(cursor[0]), cursor[1], self.stream_ids
+        )
 
 
 def _place(event: LoggedEvent) -> tuple[int, int]:

@@ -29,6 +29,11 @@ CREATE TABLE $schema.event_cursor (
 INSERT INTO $schema.event_cursor (transaction_id, event_number) VALUES ('0', 0);
 """)
 
+_PUBLISHED = Template("""
+-- What Valkey answered last, of each of its streams: a Valkey that has less lost something.
+ALTER TABLE $schema.event_cursor ADD COLUMN stream_ids text[] NOT NULL DEFAULT '{}';
+""")
+
 _CONSUMERS = Template("""
 -- How far each consumer has read each partition of a service's events; a row's lock is the turn.
 CREATE TABLE $schema.event_positions (
@@ -85,6 +90,11 @@ CREATE TABLE $schema.dead_letter_audit (
 def event_tables(schema: str) -> str:
     """Return the SQL of a schema that writes events."""
     return _EVENTS.substitute(schema=schema)
+
+
+def published_streams(schema: str) -> str:
+    """Return the SQL of a schema that writes events, to follow `event_tables`."""
+    return _PUBLISHED.substitute(schema=schema)
 
 
 def consumer_tables(schema: str) -> str:
