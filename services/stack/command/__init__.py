@@ -7,6 +7,7 @@ from rich.markup import escape
 
 from services.stack.command.console import errors
 from services.stack.command.demo import demo
+from services.stack.command.dlq import dlq
 from services.stack.command.follow import follow
 from services.stack.command.gtfs import gtfs
 from services.stack.command.maintenance import certs, logs, migrate, reset
@@ -34,6 +35,7 @@ application = typer.Typer(
 for _command in (up, demo, status, logs, login, token, replay, follow, certs, migrate, reset):
     application.command()(_command)
 application.add_typer(gtfs, name="gtfs")
+application.add_typer(dlq, name="dlq")
 
 
 def main() -> None:
