@@ -6,12 +6,26 @@ Called by __main__.py.
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+from services.booking.manifest_calls import ManifestCalls
 from services.booking.operations.layouts import Layouts
+from services.booking.operations.manifests import Manifests
+from services.booking.operations.scans import Scans
+from services.booking.operations.ticket_keys import TicketKeys
+from services.booking.operations.tickets import Tickets
 from services.booking.operations.trips import Trips
+from services.booking.passenger_vault import KeyRing, PassengerVault
 from services.booking.servicer import BookingServicer
 from services.booking.settings import BookingSettings
+from services.booking.store.boarding import PostgresBoardingStore
 from services.booking.store.layouts import PostgresLayoutStore
+from services.booking.store.manifests import PostgresManifestStore
+from services.booking.store.ticket_keys import PostgresTicketKeyStore
+from services.booking.store.tickets import PostgresTicketStore
+from services.booking.store.travellers import PostgresTravellers
 from services.booking.store.trips import PostgresTripStore
+from services.booking.ticket_calls import TicketCalls
+from services.booking.ticket_key_seal import AesKeySeal
+from services.booking.ticket_messages import TicketEventMessages
 from services.booking.trip_calls import TripCalls
 from services.booking.trip_messages import TripEventMessages
 from services.shared.clock import Clock, SystemClock
@@ -80,6 +94,31 @@ async def wire(
     )
     layouts = Layouts(store=layout_store, clock=clock, ids=ids)
 
+    vault = PassengerVault(KeyRing.parse(settings.booking_passenger_keys.get_secret_value()))
+    # Tickets, scans and manifests.
+    ticket_keys = TicketKeys(
+        store=PostgresTicketKeyStore(database, clock),
+        seal=AesKeySeal.parse(settings.booking_ticket_key_secrets.get_secret_value()),
+        clock=clock,
+        ids=ids,
+    )
+    travellers = PostgresTravellers(database, vault)
+    scans = Scans(
+        trips=trip_store,
+        store=PostgresBoardingStore(database, clock),
+        keys=ticket_keys,
+        travellers=travellers,
+        events=TicketEventMessages(ids),
+        clock=clock,
+    )
+    manifests = Manifests(
+        trips=trip_store,
+        store=PostgresManifestStore(database),
+        travellers=travellers,
+        clock=clock,
+    )
+    tickets = Tickets(store=PostgresTicketStore(database), trips=trip_store, clock=clock)
+
     relay = EventRelay(
         log=EventLog(database, SERVICE_NAME),
         valkey=valkey,
@@ -102,6 +141,10 @@ async def wire(
             Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
         ],
     )
-    servicer = BookingServicer(trip_calls=TripCalls(trips=trips, layouts=layouts, clock=clock))
+    servicer = BookingServicer(
+        trip_calls=TripCalls(trips=trips, layouts=layouts, clock=clock),
+        ticket_calls=TicketCalls(tickets=tickets, scans=scans, keys=ticket_keys, clock=clock),
+        manifest_calls=ManifestCalls(manifests=manifests, scans=scans),
+    )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
     return rpc, [relay.run]

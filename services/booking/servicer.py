@@ -5,10 +5,14 @@ Policy and errors are the interceptor's.
 
 from typing import TYPE_CHECKING, Any
 
+from services.booking.manifest_calls import ManifestCalls
+from services.booking.ticket_calls import TicketCalls
 from services.booking.trip_calls import TripCalls
 from wayfare.booking.v1 import booking_service_pb2 as pb
 from wayfare.booking.v1.booking_service_pb2_grpc import BookingServiceServicer
 from wayfare.booking.v1.layout_pb2 import SeatLayout
+from wayfare.booking.v1.manifest_pb2 import BoardingCounts, Manifest
+from wayfare.booking.v1.ticket_pb2 import ScanResult, Ticket, TicketKey
 from wayfare.booking.v1.trip_pb2 import Trip
 
 if TYPE_CHECKING:
@@ -20,9 +24,13 @@ if TYPE_CHECKING:
 class BookingServicer(BookingServiceServicer):
     """Answers BookingService."""
 
-    def __init__(self, *, trip_calls: TripCalls) -> None:
+    def __init__(
+        self, *, trip_calls: TripCalls, ticket_calls: TicketCalls, manifest_calls: ManifestCalls
+    ) -> None:
         """Take the calls of each part."""
         self._trips = trip_calls
+        self._tickets = ticket_calls
+        self._manifests = manifest_calls
 
     async def CreateSeatLayout(
         self, request: pb.CreateSeatLayoutRequest, context: "Context"
@@ -63,3 +71,45 @@ class BookingServicer(BookingServiceServicer):
     ) -> pb.ListTripsResponse:
         """List trips."""
         return await self._trips.list_trips(request)
+
+    async def GetTicket(self, request: pb.GetTicketRequest, context: "Context") -> Ticket:
+        """Get a ticket."""
+        return await self._tickets.get_ticket(request)
+
+    async def VerifyTicket(self, request: pb.VerifyTicketRequest, context: "Context") -> ScanResult:
+        """Verify a ticket on board."""
+        return await self._tickets.verify_ticket(request)
+
+    async def ReportScans(
+        self, request: pb.ReportScansRequest, context: "Context"
+    ) -> pb.ReportScansResponse:
+        """Report scans that were made without a network."""
+        return await self._tickets.report_scans(request)
+
+    async def ListTicketKeys(
+        self, request: pb.ListTicketKeysRequest, context: "Context"
+    ) -> pb.ListTicketKeysResponse:
+        """List the keys that verify tickets."""
+        return await self._tickets.list_ticket_keys(request)
+
+    async def RotateTicketKey(
+        self, request: pb.RotateTicketKeyRequest, context: "Context"
+    ) -> TicketKey:
+        """Make a new key."""
+        return await self._tickets.rotate_ticket_key(request)
+
+    async def ListTicketRevocations(
+        self, request: pb.ListTicketRevocationsRequest, context: "Context"
+    ) -> pb.ListTicketRevocationsResponse:
+        """List revoked tickets."""
+        return await self._tickets.list_ticket_revocations(request)
+
+    async def GetManifest(self, request: pb.GetManifestRequest, context: "Context") -> Manifest:
+        """Get who travels on a trip."""
+        return await self._manifests.get_manifest(request)
+
+    async def ReportBoarding(
+        self, request: pb.ReportBoardingRequest, context: "Context"
+    ) -> BoardingCounts:
+        """Report by hand who got on."""
+        return await self._manifests.report_boarding(request)

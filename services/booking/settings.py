@@ -1,6 +1,6 @@
 """What a booking process is told by its environment."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from services.shared.settings import ServiceSettings
 
@@ -14,6 +14,11 @@ class BookingSettings(ServiceSettings):
     booking_event_entries_kept: int = Field(
         10_000, ge=1_000, description="Entries that each of 8 streams of events in Valkey keeps."
     )
+    booking_ticket_key_secrets: SecretStr = Field(
+        description="What private keys of tickets are sealed with: base64url of 32 bytes; of"
+        " several with commas the first seals, all open."
+    )
+    booking_passenger_keys: SecretStr = Field(description="TEMP")
     booking_request_days_kept: int = Field(
         30, ge=1, description="Days for which a request_id of trips and layouts is remembered."
     )

@@ -37,15 +37,14 @@ class AesKeySeal:
 
     @classmethod
     def parse(cls, text: str) -> "AesKeySeal":
-        """Read base64 of 32 bytes, several with commas. Raises KeySecretInvalidError."""
+        """Read base64url of 32 bytes, several with commas. Raises KeySecretInvalidError."""
         secrets = []
         for place, one in enumerate(text.split(","), start=1):
-            try:
-                secret = base64.b64decode(one.strip(), validate=True)
-            except (binascii.Error, ValueError):
-                secret = b""
+            secret = _secret_of(one.strip().rstrip("="))
             if len(secret) != _SECRET_BYTES:
-                raise KeySecretInvalidError(f"ticket key secret {place} is not base64 of 32 bytes")
+                raise KeySecretInvalidError(
+                    f"ticket key secret {place} is not base64url of 32 bytes"
+                )
             secrets.append(secret)
         if len(secrets) > _SECRETS_MAX:
             raise KeySecretInvalidError(f"there are more than {_SECRETS_MAX} ticket key secrets")
@@ -69,6 +68,13 @@ class AesKeySeal:
             if public_key_of(private_key) == public_key:
                 return private_key
         raise KeySealBrokenError("no secret opens the ticket key")
+
+
+def _secret_of(text: str) -> bytes:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def _bound(tenant_id: str) -> bytes:

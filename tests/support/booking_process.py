@@ -1,6 +1,7 @@
 """BookingService in the test's own process, wired as in production, on a Unix socket."""
 
 import asyncio
+import base64
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,6 +34,8 @@ from wayfare.event.v1.envelope_pb2 import Envelope
 Metadata = Sequence[tuple[str, str]]
 pb = booking_service_pb2
 CURRENCY = "EGP"
+TICKET_KEY_SECRET = base64.urlsafe_b64encode(bytes(32)).decode()
+PASSENGER_KEYS = "k1:" + base64.b64encode(bytes(range(32))).decode()
 STOPS = ("A", "B", "C", "D")
 
 
@@ -224,6 +227,8 @@ async def running_booking(
             "valkey_url": SecretStr(valkey_url),
             "jwks_file": jwks,
             "drain_seconds": 2.0,
+            "booking_ticket_key_secrets": SecretStr(TICKET_KEY_SECRET),
+            "booking_passenger_keys": SecretStr(PASSENGER_KEYS),
             **values,
         }
     )

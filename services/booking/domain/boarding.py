@@ -1,6 +1,7 @@
 """Who is on board: states of passengers, and the counts that followers of a trip see."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -35,11 +36,11 @@ class BoardingCounts:
     count_time: datetime
 
 
-def latest_marks(marks: list[BoardingMark]) -> list[BoardingMark]:
-    """Return the latest mark of each passenger."""
+def latest_marks(marks: Iterable[BoardingMark], *, now: datetime) -> list[BoardingMark]:
+    """Return the latest mark of each passenger; one of the future counts as now."""
     latest: dict[str, BoardingMark] = {}
     for mark in marks:
         before = latest.get(mark.passenger_id)
         if before is None or mark.mark_time >= before.mark_time:
             latest[mark.passenger_id] = mark
-    return list(latest.values())
+    return [replace(mark, mark_time=min(mark.mark_time, now)) for mark in latest.values()]

@@ -205,6 +205,13 @@ def read_text(text: str) -> bytes | None:
     return code if token(code) == text else None
 
 
+def key_id_in(text: str) -> str:
+    """Return the id of the key that a text names, "" if it is no ticket."""
+    code = read_text(text)
+    content = decode(code) if code is not None else None
+    return "" if content is None else content.key_id
+
+
 def _to_base45(data: bytes) -> str:
     digits = []
     for start in range(0, len(data) - 1, 2):

@@ -8,7 +8,9 @@ from typing import NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.booking.domain.boarding import BoardingCounts, BoardingMark
+from services.booking.domain.boarding import BoardingCounts, BoardingMark, BoardingState
+from services.booking.domain.issuing import IssuedTicket
+from services.booking.domain.passengers import Traveller
 from services.booking.domain.scanning import CountedScan, MadeScan, Ticket
 from services.booking.domain.tickets import PublishedKey
 from services.booking.ports.requests import WriteRequest
@@ -120,7 +122,7 @@ class BoardingTurn(Protocol):
         """Return these tickets of the tenant, of whatever trip."""
         ...
 
-    async def keep_scans(self, made: Sequence[MadeScan], *, user_id: str) -> None:
+    async def keep_scans(self, made: Sequence[MadeScan], *, user_id: str, now: datetime) -> None:
         """Keep scans."""
         ...
 
@@ -128,8 +130,11 @@ class BoardingTurn(Protocol):
         """Write which scans of tickets count."""
         ...
 
-    async def take_cash(self, scans: Sequence[CountedScan], *, user_id: str) -> None:
-        """Record that what the bookings of these scans' tickets owe was taken; once a booking."""
+    async def take_cash(self, scans: Sequence[CountedScan], *, user_id: str, now: datetime) -> None:
+        """Record that what the bookings of these scans' tickets owe was taken; once a booking.
+
+        Whoever of a booking gets on first pays for all of it. The scans are in use already.
+        """
         ...
 
     async def takings(self, booking_ids: Collection[str]) -> dict[str, CashTaking]:
@@ -137,7 +142,7 @@ class BoardingTurn(Protocol):
         ...
 
     async def booking_versions(self, booking_ids: Sequence[str]) -> dict[str, int]:
-        """Count up the events of bookings by how often each is named; return the last numbers."""
+        """Count up the events of bookings by how often each is named; return what they were."""
         ...
 
     async def mark(self, marks: Sequence[BoardingMark], *, user_id: str) -> set[str]:
@@ -168,6 +173,65 @@ class BoardingStore(Protocol):
 
     def turn(self, tenant_id: str, trip_id: str) -> AbstractAsyncContextManager[BoardingTurn]:
         """Take the turn of a trip; it commits when the block ends."""
+        ...
+
+
+class ManifestLine(NamedTuple):
+    """Is one passenger who is to travel: the good ticket, and whether the passenger is there."""
+
+    ticket: Ticket
+    boarding_state: BoardingState | None
+    board_time: datetime | None
+    cash_taken: bool
+
+
+class StopLoad(NamedTuple):
+    """Says how many get on and off at a stop, by their tickets."""
+
+    stop_index: int
+    pickup_count: int
+    drop_off_count: int
+
+
+class ManifestPage(NamedTuple):
+    """Is a part of a manifest, with what is true of the whole trip."""
+
+    seat_version: int
+    lines: Sequence[ManifestLine]
+    loads: Sequence[StopLoad]
+    counts: BoardingCounts
+
+
+class ManifestPlace(NamedTuple):
+    """Is a place in the order of a manifest."""
+
+    from_stop_index: int
+    seat_number: str
+    ticket_id: str
+
+
+class ManifestStore(Protocol):
+    """Reads who travels."""
+
+    async def page(
+        self,
+        tenant_id: str,
+        trip_id: str,
+        *,
+        from_stop_index: int | None,
+        after: ManifestPlace | None,
+        most: int,
+        now: datetime,
+    ) -> ManifestPage:
+        """Return who travels by stop to get on, then seat."""
+        ...
+
+
+class Travellers(Protocol):
+    """Knows what travellers told of themselves."""
+
+    async def of(self, tenant_id: str, tickets: Sequence[IssuedTicket]) -> Mapping[str, Traveller]:
+        """Return by their ids the passengers of these tickets."""
         ...
 
 
