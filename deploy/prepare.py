@@ -4,7 +4,7 @@ Called by the job `secrets`. What exists is kept, so a second run changes only w
 near its end. Each subfolder of the output is mounted into the one container that needs it:
 
     postgres/             the superuser's password
-    identity/, ledger/, location/  what a service reads
+    booking/, identity/, ledger/, location/  what a service reads
     envoy/                bootstrap, certificates, public keys
     migrate/              a home for `wayfare migrate`
     authority/            the local certificate authority, mounted nowhere else
@@ -26,8 +26,8 @@ from services.stack.signing_keys import ensure_signing_key, write_jwks
 from wayfare_envoy.render import render_bootstrap
 from wayfare_envoy.topology import Endpoint, Topology
 
-SERVICES = ("identity", "ledger", "location")
-INSTANCES = ("identity", "ledger", "location-1", "location-2")
+SERVICES = ("booking", "identity", "ledger", "location")
+INSTANCES = ("booking", "identity", "ledger", "location-1", "location-2")
 PORT = 9000
 PROJECT_FOLDER = Path(__file__).parents[1]
 # The users of deploy/Dockerfile and of Envoy's image.

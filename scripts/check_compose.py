@@ -102,6 +102,7 @@ def _volume_faults(services: Services, declared: set[str]) -> Iterator[str]:
 
 def _variable_faults(services: Services) -> Iterator[str]:
     known = {
+        "services.booking": _variables("booking") | STACK_VARIABLES,
         "services.identity": _variables("identity") | STACK_VARIABLES,
         "services.ledger": _variables("ledger") | STACK_VARIABLES,
         "services.location": _variables("location") | STACK_VARIABLES,

@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.support.identity_fixtures",
     "tests.support.location_stores",
     "tests.support.ledger_fixtures",
+    "tests.support.booking_fixtures",
 ]
 
 # A busy machine is no failure.

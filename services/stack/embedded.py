@@ -57,6 +57,7 @@ class StackOptions:
     identity_processes: int = 1
     location_processes: int = 2
     ledger_processes: int = 1
+    booking_processes: int = 1
     friendly_ports: bool = False
     edge_host: str = LOOPBACK
     edge_port: int | None = None
@@ -290,6 +291,7 @@ class EmbeddedStack:
             "identity": self._options.identity_processes,
             "location": self._location_processes,
             "ledger": self._options.ledger_processes,
+            "booking": self._options.booking_processes,
         }
         for service, count in counts.items():
             for number in range(1, count + 1):

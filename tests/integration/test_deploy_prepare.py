@@ -27,6 +27,7 @@ def test_each_folder_holds_what_its_container_reads_and_no_other_s_key(output: P
     assert (output / "identity" / "jwks.json").exists()
     assert (output / "location" / "database-url").exists()
     assert {key for key in keys if not key.startswith("authority/")} == {
+        "booking/certificates/booking.key",
         "envoy/certificates/envoy.key",
         "identity/certificates/identity.key",
         "ledger/certificates/ledger.key",
@@ -52,7 +53,7 @@ def test_a_second_run_keeps_every_secret(output: Path) -> None:
 def test_a_service_connects_with_the_password_that_the_migration_gives_its_role(
     output: Path,
 ) -> None:
-    for service in ("identity", "ledger", "location"):
+    for service in ("booking", "identity", "ledger", "location"):
         role = f"wayfare_{service}"
         password = (output / "migrate" / "secrets" / "postgres" / role).read_text().strip()
 

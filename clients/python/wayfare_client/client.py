@@ -9,6 +9,7 @@ from typing import Self, cast
 import grpc
 import grpc.aio
 
+from wayfare.booking.v1.booking_service_pb2_grpc import BookingServiceStub
 from wayfare.identity.v1 import identity_service_pb2, session_pb2
 from wayfare.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from wayfare.location.v1.location_service_pb2_grpc import LocationServiceStub
@@ -30,7 +31,7 @@ _NO_LISTENER = DriverListener()
 class WayfareClient:
     """Calls Wayfare through its edge. An async context manager.
 
-    `identity` and `location` are the generated stubs, and do by themselves what the contract asks
+    `identity`, `location` and `booking` are the generated stubs, and do by themselves what the contract asks
     of a client: credentials, deadline, retries by class, typed errors (WayfareError). `drive` and
     `follow_trip` look after streams.
     """
@@ -76,6 +77,7 @@ class WayfareClient:
         policy_channel.tokens = self.tokens
         self.identity = IdentityServiceStub(cast("grpc.aio.Channel", policy_channel))
         self.location = LocationServiceStub(cast("grpc.aio.Channel", policy_channel))
+        self.booking = BookingServiceStub(cast("grpc.aio.Channel", policy_channel))
 
     async def __aenter__(self) -> Self:
         """Return the client."""

@@ -1,0 +1,7 @@
+"""Runs one process of BookingService: `python -m services.booking`."""
+
+from services.booking.app import build
+from services.shared.rpc.process import run_process
+
+if __name__ == "__main__":
+    run_process(build)

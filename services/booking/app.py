@@ -1,0 +1,107 @@
+"""Puts BookingService together and runs it: the one place that knows every part.
+
+Called by __main__.py.
+"""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from services.booking.operations.layouts import Layouts
+from services.booking.operations.trips import Trips
+from services.booking.servicer import BookingServicer
+from services.booking.settings import BookingSettings
+from services.booking.store.layouts import PostgresLayoutStore
+from services.booking.store.trips import PostgresTripStore
+from services.booking.trip_calls import TripCalls
+from services.booking.trip_messages import TripEventMessages
+from services.shared.clock import Clock, SystemClock
+from services.shared.events.log import EventLog
+from services.shared.events.relay import EventRelay
+from services.shared.health import Dependency
+from services.shared.ids import Uuid7Source
+from services.shared.logs import configure_logging
+from services.shared.postgres import open_database
+from services.shared.rpc.api_keys import IdentityApiKeyVerifier
+from services.shared.rpc.authentication import (
+    ApiKeyVerifier,
+    Authenticator,
+    JwksFile,
+    TokenVerifier,
+)
+from services.shared.rpc.client import mesh_channel
+from services.shared.rpc.process import Background
+from services.shared.rpc.rate_limits import ValkeyRateLimiter
+from services.shared.rpc.server import RpcServer
+from services.shared.valkey import open_valkey, ping_valkey
+from wayfare.booking.v1 import booking_service_pb2
+from wayfare.booking.v1.booking_service_pb2_grpc import add_BookingServiceServicer_to_server
+from wayfare.identity.v1 import identity_service_pb2
+
+SERVICE_NAME = "booking"
+
+
+async def build(stack: AsyncExitStack) -> tuple[RpcServer, Sequence[Background]]:
+    """Build what this process is told to be; what is opened is closed by `stack`."""
+    settings = BookingSettings()
+    configure_logging(
+        log_format=settings.log_format, level=settings.log_level, instance=settings.instance
+    )
+    clock = SystemClock()
+    identity = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
+    channel = mesh_channel(settings, SERVICE_NAME, [identity])
+    stack.push_async_callback(channel.close)
+    return await wire(stack, settings, clock=clock, api_keys=IdentityApiKeyVerifier(channel, clock))
+
+
+async def wire(
+    stack: AsyncExitStack, settings: BookingSettings, *, clock: Clock, api_keys: ApiKeyVerifier
+) -> tuple[RpcServer, Sequence[Background]]:
+    """Return the server and its background work; what is opened is closed by `stack`."""
+    ids = Uuid7Source(clock)
+    database = await open_database(
+        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
+    )
+    stack.push_async_callback(database.close)
+    valkey_url = settings.valkey_url.get_secret_value()
+    valkey = open_valkey(valkey_url, cluster=settings.valkey_cluster)
+    stack.push_async_callback(valkey.aclose)
+    rate_limiter = ValkeyRateLimiter(valkey_url, cluster=settings.valkey_cluster, clock=clock)
+    stack.push_async_callback(rate_limiter.close)
+
+    # Trips and seat layouts.
+    layout_store = PostgresLayoutStore(database, clock)
+    trip_store = PostgresTripStore(database, clock)
+    trips = Trips(
+        store=trip_store,
+        layouts=layout_store,
+        events=TripEventMessages(clock=clock, ids=ids),
+        clock=clock,
+        ids=ids,
+    )
+    layouts = Layouts(store=layout_store, clock=clock, ids=ids)
+
+    relay = EventRelay(
+        log=EventLog(database, SERVICE_NAME),
+        valkey=valkey,
+        service=SERVICE_NAME,
+        idle_seconds=settings.booking_relay_seconds,
+        entries_kept=settings.booking_event_entries_kept,
+    )
+    rpc = RpcServer(
+        service_name=SERVICE_NAME,
+        settings=settings,
+        authenticator=Authenticator(
+            TokenVerifier(JwksFile(settings.jwks_file, clock), clock), api_keys
+        ),
+        rate_limiter=rate_limiter,
+        clock=clock,
+        ids=ids,
+        services=[booking_service_pb2.DESCRIPTOR.services_by_name["BookingService"]],
+        dependencies=[
+            Dependency(name="postgresql", check=database.ping),
+            Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
+        ],
+    )
+    servicer = BookingServicer(trip_calls=TripCalls(trips=trips, layouts=layouts, clock=clock))
+    add_BookingServiceServicer_to_server(servicer, rpc.server)
+    return rpc, [relay.run]
