@@ -41,9 +41,7 @@ class CountedScan:
     @property
     def precedence(self) -> Precedence:
         """Return its place among the scans of its ticket."""
-        return Precedence(
-            scan_time=self.scan_time, device_id=self.device_id, scan_id=self.scan_id
-        )
+        return Precedence(scan_time=self.scan_time, device_id=self.device_id, scan_id=self.scan_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,17 +201,19 @@ def _let_compete(new: MadeScan, standing: CountedScan | None, decision: ScanDeci
         scan_time=new.scan_time,
     )
     standing = decision.uses.get(new.ticket_id, standing)
-    rivals = [candidate.precedence] if standing is None else [
-        candidate.precedence,
-        standing.precedence,
-    ]
+    rivals = (
+        [candidate.precedence]
+        if standing is None
+        else [
+            candidate.precedence,
+            standing.precedence,
+        ]
+    )
     if counted(rivals) == candidate.precedence:
         decision.uses[new.ticket_id] = candidate
 
 
-def _answer(
-    scan: MadeScan, *, tickets: Mapping[str, Ticket], decision: ScanDecision
-) -> ScanAnswer:
+def _answer(scan: MadeScan, *, tickets: Mapping[str, Ticket], decision: ScanDecision) -> ScanAnswer:
     ticket = tickets.get(scan.ticket_id)
     use = decision.uses.get(scan.ticket_id, ticket.use if ticket else None)
     lost = scan.competes and use is not None and use.scan_id != scan.scan_id

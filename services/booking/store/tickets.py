@@ -60,9 +60,7 @@ _OF_TRIP = _REVOCATIONS.format("trip_id = $4::uuid")
 _OF_ALL = _REVOCATIONS.format("end_time > $4::timestamptz")
 
 
-async def insert(
-    connection: "Connection", tenant_id: str, tickets: Sequence[IssuedTicket]
-) -> None:
+async def insert(connection: "Connection", tenant_id: str, tickets: Sequence[IssuedTicket]) -> None:
     """Keep new tickets in the open transaction."""
     names = (
         "ticket_id",
