@@ -6,11 +6,17 @@ Called by __main__.py.
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+from services.booking.hold_calls import HoldCalls
+from services.booking.operations.holds import Holds, HoldSweep
 from services.booking.operations.layouts import Layouts
+from services.booking.operations.seat_batcher import SeatBatcher
 from services.booking.operations.trips import Trips
+from services.booking.seat_messages import HappeningMessages
 from services.booking.servicer import BookingServicer
 from services.booking.settings import BookingSettings
 from services.booking.store.layouts import PostgresLayoutStore
+from services.booking.store.seat_overrides import SeatOverridePart
+from services.booking.store.seats import PostgresSeatStore
 from services.booking.store.trips import PostgresTripStore
 from services.booking.trip_calls import TripCalls
 from services.booking.trip_messages import TripEventMessages
@@ -80,6 +86,32 @@ async def wire(
     )
     layouts = Layouts(store=layout_store, clock=clock, ids=ids)
 
+    # Seats and holds.
+    happenings = HappeningMessages(ids, {})
+    seat_store = PostgresSeatStore(database, layout_store, [SeatOverridePart()])
+    batcher = SeatBatcher(
+        store=seat_store,
+        event_of=happenings.event_of,
+        clock=clock,
+        batch_max=settings.booking_batch_max,
+        waiting_max=settings.booking_waiting_max,
+        committers=settings.booking_committers,
+        gather_seconds=settings.booking_gather_seconds,
+    )
+    holds = Holds(
+        store=seat_store,
+        batcher=batcher,
+        clock=clock,
+        holds_max=settings.booking_holds_max,
+        extensions_max=settings.booking_hold_extensions_max,
+    )
+    sweep = HoldSweep(
+        store=seat_store,
+        batcher=batcher,
+        clock=clock,
+        sweep_seconds=settings.booking_sweep_seconds,
+    )
+
     relay = EventRelay(
         log=EventLog(database, SERVICE_NAME),
         valkey=valkey,
@@ -102,6 +134,9 @@ async def wire(
             Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
         ],
     )
-    servicer = BookingServicer(trip_calls=TripCalls(trips=trips, layouts=layouts, clock=clock))
+    servicer = BookingServicer(
+        trip_calls=TripCalls(trips=trips, layouts=layouts, clock=clock),
+        hold_calls=HoldCalls(holds=holds, clock=clock, degraded=lambda: False),
+    )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
-    return rpc, [relay.run]
+    return rpc, [relay.run, batcher.run, sweep.run]

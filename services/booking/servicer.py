@@ -5,9 +5,11 @@ Policy and errors are the interceptor's.
 
 from typing import TYPE_CHECKING, Any
 
+from services.booking.hold_calls import HoldCalls
 from services.booking.trip_calls import TripCalls
 from wayfare.booking.v1 import booking_service_pb2 as pb
 from wayfare.booking.v1.booking_service_pb2_grpc import BookingServiceServicer
+from wayfare.booking.v1.hold_pb2 import Hold
 from wayfare.booking.v1.layout_pb2 import SeatLayout
 from wayfare.booking.v1.trip_pb2 import Trip
 
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
 class BookingServicer(BookingServiceServicer):
     """Answers BookingService."""
 
-    def __init__(self, *, trip_calls: TripCalls) -> None:
+    def __init__(self, *, trip_calls: TripCalls, hold_calls: HoldCalls) -> None:
         """Take the calls of each part."""
         self._trips = trip_calls
+        self._holds = hold_calls
 
     async def CreateSeatLayout(
         self, request: pb.CreateSeatLayoutRequest, context: "Context"
@@ -63,3 +66,21 @@ class BookingServicer(BookingServiceServicer):
     ) -> pb.ListTripsResponse:
         """List trips."""
         return await self._trips.list_trips(request)
+
+    async def HoldSeats(self, request: pb.HoldSeatsRequest, context: "Context") -> Hold:
+        """Hold seats."""
+        return await self._holds.hold_seats(request)
+
+    async def ExtendHold(self, request: pb.ExtendHoldRequest, context: "Context") -> Hold:
+        """Let a hold last longer."""
+        return await self._holds.extend_hold(request)
+
+    async def ReleaseHold(self, request: pb.ReleaseHoldRequest, context: "Context") -> Hold:
+        """Free the seats of a hold."""
+        return await self._holds.release_hold(request)
+
+    async def ListHolds(
+        self, request: pb.ListHoldsRequest, context: "Context"
+    ) -> pb.ListHoldsResponse:
+        """List the caller's holds that keep seats."""
+        return await self._holds.list_holds(request)
