@@ -5,20 +5,29 @@ Called by __main__.py.
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import TypedDict
 
+from services.booking.hold_calls import HoldCalls
 from services.booking.manifest_calls import ManifestCalls
+from services.booking.operations.holds import Holds, HoldSweep
 from services.booking.operations.layouts import Layouts
 from services.booking.operations.manifests import Manifests
 from services.booking.operations.scans import Scans
+from services.booking.operations.seat_batcher import SeatBatcher
 from services.booking.operations.ticket_keys import TicketKeys
 from services.booking.operations.tickets import Tickets
 from services.booking.operations.trips import Trips
 from services.booking.passenger_vault import KeyRing, PassengerVault
+from services.booking.ports.trips import TripStore
+from services.booking.ports.vault import Vault
+from services.booking.seat_messages import HappeningMessages
 from services.booking.servicer import BookingServicer
 from services.booking.settings import BookingSettings
 from services.booking.store.boarding import PostgresBoardingStore
 from services.booking.store.layouts import PostgresLayoutStore
 from services.booking.store.manifests import PostgresManifestStore
+from services.booking.store.seat_overrides import SeatOverridePart
+from services.booking.store.seats import PostgresSeatStore
 from services.booking.store.ticket_keys import PostgresTicketKeyStore
 from services.booking.store.tickets import PostgresTicketStore
 from services.booking.store.travellers import PostgresTravellers
@@ -32,9 +41,9 @@ from services.shared.clock import Clock, SystemClock
 from services.shared.events.log import EventLog
 from services.shared.events.relay import EventRelay
 from services.shared.health import Dependency
-from services.shared.ids import Uuid7Source
+from services.shared.ids import IdSource, Uuid7Source
 from services.shared.logs import configure_logging
-from services.shared.postgres import open_database
+from services.shared.postgres import Database, open_database
 from services.shared.rpc.api_keys import IdentityApiKeyVerifier
 from services.shared.rpc.authentication import (
     ApiKeyVerifier,
@@ -94,30 +103,40 @@ async def wire(
     )
     layouts = Layouts(store=layout_store, clock=clock, ids=ids)
 
-    vault = PassengerVault(KeyRing.parse(settings.booking_passenger_keys.get_secret_value()))
+    # Seats and holds.
+    happenings = HappeningMessages(ids, {})
+    seat_store = PostgresSeatStore(database, layout_store, [SeatOverridePart()])
+    batcher = SeatBatcher(
+        store=seat_store,
+        event_of=happenings.event_of,
+        clock=clock,
+        batch_max=settings.booking_batch_max,
+        waiting_max=settings.booking_waiting_max,
+        committers=settings.booking_committers,
+        gather_seconds=settings.booking_gather_seconds,
+    )
+    holds = Holds(
+        store=seat_store,
+        batcher=batcher,
+        clock=clock,
+        holds_max=settings.booking_holds_max,
+        extensions_max=settings.booking_hold_extensions_max,
+    )
+    sweep = HoldSweep(
+        store=seat_store,
+        batcher=batcher,
+        clock=clock,
+        sweep_seconds=settings.booking_sweep_seconds,
+    )
+
     # Tickets, scans and manifests.
+    vault = PassengerVault(KeyRing.parse(settings.booking_passenger_keys.get_secret_value()))
     ticket_keys = TicketKeys(
         store=PostgresTicketKeyStore(database, clock),
         seal=AesKeySeal.parse(settings.booking_ticket_key_secrets.get_secret_value()),
         clock=clock,
         ids=ids,
     )
-    travellers = PostgresTravellers(database, vault)
-    scans = Scans(
-        trips=trip_store,
-        store=PostgresBoardingStore(database, clock),
-        keys=ticket_keys,
-        travellers=travellers,
-        events=TicketEventMessages(ids),
-        clock=clock,
-    )
-    manifests = Manifests(
-        trips=trip_store,
-        store=PostgresManifestStore(database),
-        travellers=travellers,
-        clock=clock,
-    )
-    tickets = Tickets(store=PostgresTicketStore(database), trips=trip_store, clock=clock)
 
     relay = EventRelay(
         log=EventLog(database, SERVICE_NAME),
@@ -143,8 +162,42 @@ async def wire(
     )
     servicer = BookingServicer(
         trip_calls=TripCalls(trips=trips, layouts=layouts, clock=clock),
-        ticket_calls=TicketCalls(tickets=tickets, scans=scans, keys=ticket_keys, clock=clock),
-        manifest_calls=ManifestCalls(manifests=manifests, scans=scans),
+        **_on_board(database, trip_store, vault=vault, keys=ticket_keys, clock=clock, ids=ids),
+        hold_calls=HoldCalls(holds=holds, clock=clock, degraded=lambda: False),
     )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
-    return rpc, [relay.run]
+    return rpc, [relay.run, batcher.run, sweep.run]
+
+
+class _OnBoard(TypedDict):
+    ticket_calls: TicketCalls
+    manifest_calls: ManifestCalls
+
+
+def _on_board(
+    database: Database,
+    trips: TripStore,
+    *,
+    vault: Vault,
+    keys: TicketKeys,
+    clock: Clock,
+    ids: IdSource,
+) -> _OnBoard:
+    """Return what conductors' phones call."""
+    travellers = PostgresTravellers(database, vault)
+    scans = Scans(
+        trips=trips,
+        store=PostgresBoardingStore(database, clock),
+        keys=keys,
+        travellers=travellers,
+        events=TicketEventMessages(ids),
+        clock=clock,
+    )
+    manifests = Manifests(
+        trips=trips, store=PostgresManifestStore(database), travellers=travellers, clock=clock
+    )
+    tickets = Tickets(store=PostgresTicketStore(database), trips=trips, clock=clock)
+    return _OnBoard(
+        ticket_calls=TicketCalls(tickets=tickets, scans=scans, keys=keys, clock=clock),
+        manifest_calls=ManifestCalls(manifests=manifests, scans=scans),
+    )

@@ -5,11 +5,13 @@ Policy and errors are the interceptor's.
 
 from typing import TYPE_CHECKING, Any
 
+from services.booking.hold_calls import HoldCalls
 from services.booking.manifest_calls import ManifestCalls
 from services.booking.ticket_calls import TicketCalls
 from services.booking.trip_calls import TripCalls
 from wayfare.booking.v1 import booking_service_pb2 as pb
 from wayfare.booking.v1.booking_service_pb2_grpc import BookingServiceServicer
+from wayfare.booking.v1.hold_pb2 import Hold
 from wayfare.booking.v1.layout_pb2 import SeatLayout
 from wayfare.booking.v1.manifest_pb2 import BoardingCounts, Manifest
 from wayfare.booking.v1.ticket_pb2 import ScanResult, Ticket, TicketKey
@@ -25,10 +27,16 @@ class BookingServicer(BookingServiceServicer):
     """Answers BookingService."""
 
     def __init__(
-        self, *, trip_calls: TripCalls, ticket_calls: TicketCalls, manifest_calls: ManifestCalls
+        self,
+        *,
+        trip_calls: TripCalls,
+        hold_calls: HoldCalls,
+        ticket_calls: TicketCalls,
+        manifest_calls: ManifestCalls,
     ) -> None:
         """Take the calls of each part."""
         self._trips = trip_calls
+        self._holds = hold_calls
         self._tickets = ticket_calls
         self._manifests = manifest_calls
 
@@ -113,3 +121,21 @@ class BookingServicer(BookingServiceServicer):
     ) -> BoardingCounts:
         """Report by hand who got on."""
         return await self._manifests.report_boarding(request)
+
+    async def HoldSeats(self, request: pb.HoldSeatsRequest, context: "Context") -> Hold:
+        """Hold seats."""
+        return await self._holds.hold_seats(request)
+
+    async def ExtendHold(self, request: pb.ExtendHoldRequest, context: "Context") -> Hold:
+        """Let a hold last longer."""
+        return await self._holds.extend_hold(request)
+
+    async def ReleaseHold(self, request: pb.ReleaseHoldRequest, context: "Context") -> Hold:
+        """Free the seats of a hold."""
+        return await self._holds.release_hold(request)
+
+    async def ListHolds(
+        self, request: pb.ListHoldsRequest, context: "Context"
+    ) -> pb.ListHoldsResponse:
+        """List the caller's holds that keep seats."""
+        return await self._holds.list_holds(request)

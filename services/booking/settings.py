@@ -18,7 +18,31 @@ class BookingSettings(ServiceSettings):
         description="What private keys of tickets are sealed with: base64url of 32 bytes; of"
         " several with commas the first seals, all open."
     )
-    booking_passenger_keys: SecretStr = Field(description="TEMP")
+    booking_passenger_keys: SecretStr = Field(
+        description="Keys that seal travellers' names: `<id>:<base64 of 32 bytes>`; of several with"
+        " commas the first seals, all open."
+    )
     booking_request_days_kept: int = Field(
         30, ge=1, description="Days for which a request_id of trips and layouts is remembered."
+    )
+    booking_batch_max: int = Field(
+        400, ge=1, le=2_000, description="Changes of seats that are committed together at most."
+    )
+    booking_waiting_max: int = Field(
+        5_000, ge=1, description="Changes of seats that may wait; more are refused: OVERLOADED."
+    )
+    booking_committers: int = Field(
+        2, ge=1, le=8, description="Batches of seats that are committed at once by this process."
+    )
+    booking_gather_seconds: float = Field(
+        0.005, ge=0, le=1, description="How long changes gather before a batch of a busy process."
+    )
+    booking_sweep_seconds: float = Field(
+        0.5, gt=0, description="How often holds are looked for whose time is over."
+    )
+    booking_holds_max: int = Field(
+        20, ge=1, description="Holds that one user may have at once, all trips together."
+    )
+    booking_hold_extensions_max: int = Field(
+        1, ge=0, le=100, description="How often a hold may be extended."
     )

@@ -3,6 +3,7 @@
 import io
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -39,7 +40,7 @@ async def test_a_passenger_gets_their_ticket_with_its_code(bus: Bus) -> None:
 
     assert ticket.state == ticket_pb2.TICKET_STATE_VALID
     assert read_text(ticket.qr_text) == read_text(ticket.token) == issued.code
-    assert (ticket.seat_number, ticket.booking_code) == ("2A", "7KQ2M4XP")
+    assert (ticket.seat_number, ticket.booking_code) == ("2A", issued.booking_code)
     assert ticket.journey.from_stop.stop_id == "B"
     assert ticket.journey.to_stop.stop_id == "D"
     assert ticket.cash_due == money(3_000)
@@ -254,7 +255,7 @@ async def test_revocations_are_listed_once_each_from_a_token_on(bus: Bus) -> Non
     await bus.revoke(tickets[0])
     await bus.revoke(tickets[1])
 
-    async def listed(**values: str | int) -> pb.ListTicketRevocationsResponse:
+    async def listed(**values: Any) -> pb.ListTicketRevocationsResponse:
         answer: pb.ListTicketRevocationsResponse = await bus.process.call(
             "ListTicketRevocations",
             pb.ListTicketRevocationsRequest(trip_id=bus.trip_id, **values),

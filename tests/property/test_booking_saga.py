@@ -22,7 +22,6 @@ from services.booking.domain.booking import (
     BookingState,
     Happening,
     Move,
-    PaymentMethod,
     PaymentState,
     Saga,
     SeatWish,
@@ -32,6 +31,7 @@ from services.booking.domain.booking import (
     cancel,
     sells_at_once,
 )
+from services.booking.domain.trips import PaymentMethod
 
 pytestmark = pytest.mark.unit
 _PRICE = 1_000
@@ -207,6 +207,10 @@ class BookingMachine(RuleBasedStateMachine):
         if move is not None:
             self.world.cash += self.saga.amount_minor
         self._take(move)
+
+    @rule()
+    def nobody_takes_the_cash(self) -> None:
+        self._take(advance(self.saga, Happening.CASH_NOT_TAKEN))
 
     @rule()
     def the_passenger_spends_the_wallet(self) -> None:

@@ -1,5 +1,6 @@
 """Bookings with tickets on a trip, made in the store as a confirmed booking makes them."""
 
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +25,20 @@ from wayfare.booking.v1 import ticket_pb2, trip_pb2
 
 BOARD, CHECK = ticket_pb2.SCAN_KIND_BOARD, ticket_pb2.SCAN_KIND_CHECK
 PRICE_MINOR = 3_000
+_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_BOOK = """
+INSERT INTO booking.bookings (booking_id, tenant_id, booking_code, trip_id, user_id, state,
+  payment_method, payment_state, step, currency_code, amount_minor, seats, passenger_count,
+  from_stop_index, to_stop_index, fees, gateway, return_url, allow_other_seats, pending_seconds,
+  expire_time, create_time, confirm_time, event_version, hold_id)
+VALUES ($1, $2, $3, $4, $5, 'CONFIRMED', $6, $7, 'REST', $8, $9, '', $10, $11, $12, '', '', '',
+  false, 600, $13, $13, $13, 0, $14)
+"""
+
+
+def _code() -> str:
+    """Return a booking code."""
+    return "".join(secrets.choice(_DIGITS) for _ in range(8))
 
 
 @dataclass
@@ -60,7 +75,7 @@ class Bus:
         booking_id = new_id()
         booking = TicketedBooking(
             booking_id=booking_id,
-            booking_code="7KQ2M4XP",
+            booking_code=_code(),
             trip_id=trip_id or self.trip_id,
             user_id=user_id or new_id(),
             from_stop_index=from_stop,
@@ -82,9 +97,21 @@ class Bus:
         named = [*names, *["Amira Hassan"] * (len(seats) - len(names))]
         async with self.database.transaction(Session(tenant_id=TENANT, role="SERVICE")) as rows:
             await rows.execute(
-                "INSERT INTO booking.bookings (booking_id, tenant_id) VALUES ($1, $2)",
+                _BOOK,
                 booking_id,
                 TENANT,
+                booking.booking_code,
+                booking.trip_id,
+                booking.user_id,
+                "CASH" if pays_cash else "WALLET",
+                "DUE_ON_BOARD" if pays_cash else "PAID",
+                CURRENCY,
+                PRICE_MINOR * len(seats),
+                len(seats),
+                from_stop,
+                to_stop,
+                datetime.now(UTC),
+                new_id(),
             )
             for seat, name in zip(wanted, named, strict=True):
                 traveller = Traveller(

@@ -7,20 +7,20 @@ import pytest
 
 from services.booking.domain.booking import (
     BookingState,
-    PaymentMethod,
     PaymentState,
     Saga,
     Step,
 )
-from services.booking.domain.fees import FeeLine, fee_of, terms_at
+from services.booking.domain.fees import fee_of, terms_at
+from services.booking.domain.trips import CancellationFee, PaymentMethod
 
 pytestmark = pytest.mark.unit
 
 _DEPARTURE = datetime(2026, 12, 1, 12, tzinfo=UTC)
 _TABLE = [
-    FeeLine(before_departure=timedelta(hours=24), fee_basis_points=0),
-    FeeLine(before_departure=timedelta(hours=2), fee_basis_points=2_500),
-    FeeLine(before_departure=timedelta(0), fee_basis_points=5_000),
+    CancellationFee(before_departure=timedelta(hours=24), fee_basis_points=0),
+    CancellationFee(before_departure=timedelta(hours=2), fee_basis_points=2_500),
+    CancellationFee(before_departure=timedelta(0), fee_basis_points=5_000),
 ]
 _PAID = Saga(
     state=BookingState.CONFIRMED,

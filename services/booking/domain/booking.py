@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from services.booking.domain.trips import PaymentMethod
+
 
 class BookingState(StrEnum):
     """Says how far a booking is."""
@@ -19,14 +21,6 @@ class BookingState(StrEnum):
     EXPIRED = "EXPIRED"
     CANCELLED_NO_SEAT = "CANCELLED_NO_SEAT"
     PAYMENT_RETURNED = "PAYMENT_RETURNED"
-
-
-class PaymentMethod(StrEnum):
-    """Says how a booking is paid."""
-
-    WALLET = "WALLET"
-    CASH = "CASH"
-    GATEWAY = "GATEWAY"
 
 
 class PaymentState(StrEnum):
@@ -79,6 +73,7 @@ class Happening(StrEnum):
     TIME_OVER = "TIME_OVER"
     CANCELLED = "CANCELLED"
     CASH_TAKEN = "CASH_TAKEN"
+    CASH_NOT_TAKEN = "CASH_NOT_TAKEN"
 
 
 class SeatWish(StrEnum):
@@ -191,7 +186,8 @@ def cancel(saga: Saga, *, refund_minor: int) -> Move | None:
     if saga.state is not BookingState.CONFIRMED:
         return None
     cancelled = replace(saga, state=BookingState.CANCELLED)
-    if saga.payment_state is PaymentState.DUE_ON_BOARD:
+    on_board = (PaymentState.DUE_ON_BOARD, PaymentState.VOIDED)
+    if saga.payment_state in on_board:
         voided = replace(cancelled, payment_state=PaymentState.VOIDED, step=Step.VOID)
         return Move(voided, SeatWish.FREE)
     if saga.step is Step.RESERVE and saga.method is not PaymentMethod.CASH:
@@ -210,7 +206,7 @@ def _has_ended(saga: Saga) -> bool:
 
 
 def _voiding(saga: Saga) -> Saga:
-    """Void what may have been reserved; before that was asked for there is nothing to void."""
+    """Void what may have been reserved, by whichever process; before RESERVE nothing was."""
     return replace(saga, step=Step.VOID if saga.step is Step.RESERVE else Step.REST)
 
 
@@ -233,13 +229,8 @@ def _declined(saga: Saga) -> Move | None:
 
 
 def _failed(saga: Saga) -> Move:
-    failed = replace(
-        saga,
-        state=BookingState.PAYMENT_FAILED,
-        payment_state=PaymentState.FAILED,
-        step=Step.REST,
-    )
-    return Move(failed, SeatWish.FREE)
+    failed = replace(saga, state=BookingState.PAYMENT_FAILED, payment_state=PaymentState.FAILED)
+    return Move(_voiding(failed), SeatWish.FREE)
 
 
 def _money_arrived(saga: Saga) -> Move | None:
@@ -274,12 +265,9 @@ def _reserve_refused(saga: Saga) -> Move | None:
     if saga.deposited:
         # The deposit is in the wallet, and the passenger spent it on something else.
         returned = replace(
-            saga,
-            state=BookingState.PAYMENT_RETURNED,
-            payment_state=PaymentState.VOIDED,
-            step=Step.REST,
+            saga, state=BookingState.PAYMENT_RETURNED, payment_state=PaymentState.VOIDED
         )
-        return Move(returned, SeatWish.FREE)
+        return Move(_voiding(returned), SeatWish.FREE)
     return _failed(saga)
 
 
@@ -327,18 +315,26 @@ def _reserved_of_confirmed(saga: Saga) -> Move | None:
 def _refused_of_confirmed(saga: Saga) -> Move | None:
     if saga.step is not Step.RESERVE:
         return None
-    cancelled = replace(
-        saga, state=BookingState.CANCELLED, payment_state=PaymentState.FAILED, step=Step.REST
-    )
-    return Move(cancelled, SeatWish.FREE)
+    cancelled = replace(saga, state=BookingState.CANCELLED, payment_state=PaymentState.FAILED)
+    return Move(_voiding(cancelled), SeatWish.FREE)
 
 
 def _cash_taken(saga: Saga) -> Move | None:
+    taken = replace(saga, payment_state=PaymentState.PENDING)
+    if saga.payment_state is PaymentState.DUE_ON_BOARD:
+        # What was not reserved yet is reserved first, and then posted.
+        step = Step.RESERVE if saga.step is Step.RESERVE else Step.POST
+        return Move(replace(taken, step=step))
+    if saga.method is PaymentMethod.CASH and saga.payment_state is PaymentState.VOIDED:
+        # A phone that was offline tells of it when nobody expected the fare any more.
+        return Move(replace(taken, step=Step.RESERVE, attempt=saga.attempt + 1))
+    return None
+
+
+def _cash_not_taken(saga: Saga) -> Move | None:
     if saga.payment_state is not PaymentState.DUE_ON_BOARD:
         return None
-    # What was not reserved yet is reserved first, and then posted.
-    step = Step.RESERVE if saga.step is Step.RESERVE else Step.POST
-    return Move(replace(saga, payment_state=PaymentState.PENDING, step=step))
+    return Move(replace(saga, payment_state=PaymentState.VOIDED, step=Step.VOID))
 
 
 def _reserved_of_cancelled(saga: Saga) -> Move | None:
@@ -361,7 +357,8 @@ def _gone_of_cancelled(saga: Saga) -> Move | None:
 def _refused_of_cancelled(saga: Saga) -> Move | None:
     if saga.step is not Step.RESERVE:
         return None
-    return Move(replace(saga, payment_state=PaymentState.FAILED, step=Step.REST, refund_minor=0))
+    failed = replace(saga, payment_state=PaymentState.FAILED, refund_minor=0)
+    return Move(_voiding(failed))
 
 
 def _refunded(saga: Saga) -> Move | None:
@@ -394,6 +391,7 @@ _RULES: dict[tuple[BookingState, Happening], _Rule] = {
     (_CONFIRMED, Happening.RESERVED): _reserved_of_confirmed,
     (_CONFIRMED, Happening.RESERVE_REFUSED): _refused_of_confirmed,
     (_CONFIRMED, Happening.CASH_TAKEN): _cash_taken,
+    (_CONFIRMED, Happening.CASH_NOT_TAKEN): _cash_not_taken,
     (_CANCELLED, Happening.RESERVED): _reserved_of_cancelled,
     (_CANCELLED, Happening.RESERVE_REFUSED): _refused_of_cancelled,
     (_CANCELLED, Happening.POSTED): _posted_of_cancelled,

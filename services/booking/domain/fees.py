@@ -2,19 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from services.booking.domain.booking import BookingState, PaymentState, Saga
+from services.booking.domain.trips import CancellationFee
 
 _ALL = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeeLine:
-    """Is one line: until so long before departure, the operator keeps such a share."""
-
-    before_departure: timedelta
-    fee_basis_points: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +20,7 @@ class CancellationTerms:
 
 
 def terms_at(
-    table: Sequence[FeeLine], saga: Saga, *, departure_time: datetime, now: datetime
+    table: Sequence[CancellationFee], saga: Saga, *, departure_time: datetime, now: datetime
 ) -> CancellationTerms | None:
     """Return what it costs a passenger to cancel at `now`, or None when it is too late.
 

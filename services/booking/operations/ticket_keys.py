@@ -15,8 +15,8 @@ from services.shared.clock import Clock
 from services.shared.ids import IdSource
 
 SIGN_AFTER_DEFAULT = timedelta(hours=1)
-# A process may sign with what it knew so long ago; a new key starts after that, so that no key signs
-# when its time is over.
+# A process may sign with what it knew so long ago; a new key starts after that, so that no key
+# signs when its time is over.
 KNOWN_FOR = timedelta(seconds=2)
 _SIGN_AFTER_MIN = timedelta(seconds=5)
 _TENANTS_KEPT = 1_000

@@ -1,0 +1,96 @@
+"""What changes of seats need of the outside. Implemented in store/."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from services.booking.domain.layouts import SeatLayout
+from services.booking.domain.seats import Hold, TripSeats
+from services.booking.domain.trips import Trip
+from services.booking.domain.turns import RequestKey, TripTurn, WantedChange
+from services.booking.ports.trips import NewEvent
+
+
+class SeatBatchConflictError(Exception):
+    """Says that what a batch was decided on is not what is there: decide again."""
+
+
+class LockedTrip(NamedTuple):
+    """Is what a locked trip says of itself; of another `update_time` it has changed."""
+
+    seat_version: int
+    event_version: int
+    update_time: datetime
+
+
+class SeatBatch(Protocol):
+    """Is one open transaction in which changes of one tenant's seats are decided and recorded."""
+
+    async def lock_trips(
+        self, trip_ids: Collection[str], *, skip_locked: bool
+    ) -> dict[str, LockedTrip]:
+        """Lock these trips in the order of their ids until the end; return those that there are."""
+        ...
+
+    async def trips(self, trip_ids: Collection[str]) -> dict[str, tuple[Trip, SeatLayout]]:
+        """Return locked trips with their layouts."""
+        ...
+
+    async def seats(self, versions: Mapping[str, int]) -> dict[str, TripSeats]:
+        """Return who has the seats of locked trips, whose versions these are."""
+        ...
+
+    async def holds(self, hold_ids: Collection[str]) -> dict[str, Hold]:
+        """Return these holds, whatever became of them, as far as there are any."""
+        ...
+
+    async def live_hold_counts(self, user_ids: Collection[str], now: datetime) -> dict[str, int]:
+        """Count by user the holds that keep seats; others who count the same wait from now on."""
+        ...
+
+    async def requests(
+        self, keys: Collection[RequestKey]
+    ) -> dict[tuple[str, str, str], tuple[bytes, str]]:
+        """Return body hash and resource of the calls that came before.
+
+        By caller, method and request_id.
+        """
+        ...
+
+    async def parts(self, wanted: Sequence[tuple[WantedChange, TripTurn]]) -> dict[str, Any]:
+        """Return what the parts of the store read for these changes, by their names."""
+        ...
+
+    async def record(self, turns: Sequence[TripTurn], events: Sequence[NewEvent]) -> None:
+        """Write what was changed. Raises SeatBatchConflictError; the transaction is over then."""
+        ...
+
+
+class SeatStore(Protocol):
+    """Keeps who has which seat."""
+
+    def batch(self, tenant_id: str) -> AbstractAsyncContextManager[SeatBatch]:
+        """Open a transaction; it commits when the block ends."""
+        ...
+
+    async def find_hold(self, tenant_id: str, hold_id: str) -> Hold | None:
+        """Return a hold of the tenant, or None."""
+        ...
+
+    async def live_holds(
+        self,
+        tenant_id: str,
+        user_id: str,
+        *,
+        trip_id: str,
+        before: tuple[datetime, str] | None,
+        now: datetime,
+        most: int,
+    ) -> list[Hold]:
+        """Return a user's holds that keep seats, newest first; `trip_id` may be empty."""
+        ...
+
+    async def overdue(self, *, now: datetime, most: int) -> dict[str, list[str]]:
+        """Return by tenant the trips with holds whose time is over, the longest over first."""
+        ...
