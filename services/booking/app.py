@@ -5,29 +5,30 @@ Called by __main__.py.
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import TypedDict
 
 from services.booking.hold_calls import HoldCalls
 from services.booking.manifest_calls import ManifestCalls
 from services.booking.operations.holds import Holds, HoldSweep
 from services.booking.operations.layouts import Layouts
 from services.booking.operations.manifests import Manifests
+from services.booking.operations.request_upkeep import RequestUpkeep
 from services.booking.operations.scans import Scans
+from services.booking.operations.search import Search
 from services.booking.operations.seat_batcher import SeatBatcher
 from services.booking.operations.ticket_keys import TicketKeys
 from services.booking.operations.tickets import Tickets
 from services.booking.operations.trips import Trips
 from services.booking.passenger_vault import KeyRing, PassengerVault
-from services.booking.ports.trips import TripStore
-from services.booking.ports.vault import Vault
 from services.booking.seat_messages import HappeningMessages
 from services.booking.servicer import BookingServicer
 from services.booking.settings import BookingSettings
 from services.booking.store.boarding import PostgresBoardingStore
 from services.booking.store.layouts import PostgresLayoutStore
 from services.booking.store.manifests import PostgresManifestStore
+from services.booking.store.requests import PostgresRequestStore
 from services.booking.store.seat_overrides import SeatOverridePart
 from services.booking.store.seats import PostgresSeatStore
+from services.booking.store.taken_seats import PostgresTakenSeats
 from services.booking.store.ticket_keys import PostgresTicketKeyStore
 from services.booking.store.tickets import PostgresTicketStore
 from services.booking.store.travellers import PostgresTravellers
@@ -91,17 +92,8 @@ async def wire(
     rate_limiter = ValkeyRateLimiter(valkey_url, cluster=settings.valkey_cluster, clock=clock)
     stack.push_async_callback(rate_limiter.close)
 
-    # Trips and seat layouts.
     layout_store = PostgresLayoutStore(database, clock)
-    trip_store = PostgresTripStore(database, clock)
-    trips = Trips(
-        store=trip_store,
-        layouts=layout_store,
-        events=TripEventMessages(clock=clock, ids=ids),
-        clock=clock,
-        ids=ids,
-    )
-    layouts = Layouts(store=layout_store, clock=clock, ids=ids)
+    trip_calls, upkeep = _trips(settings, database, layout_store, clock=clock, ids=ids)
 
     # Seats and holds.
     happenings = HappeningMessages(ids, {})
@@ -137,6 +129,9 @@ async def wire(
         clock=clock,
         ids=ids,
     )
+    ticket_calls, manifest_calls = _tickets(
+        database, PostgresTravellers(database, vault), keys=ticket_keys, clock=clock, ids=ids
+    )
 
     relay = EventRelay(
         log=EventLog(database, SERVICE_NAME),
@@ -161,30 +156,54 @@ async def wire(
         ],
     )
     servicer = BookingServicer(
-        trip_calls=TripCalls(trips=trips, layouts=layouts, clock=clock),
-        **_on_board(database, trip_store, vault=vault, keys=ticket_keys, clock=clock, ids=ids),
+        trip_calls=trip_calls,
         hold_calls=HoldCalls(holds=holds, clock=clock, degraded=lambda: False),
+        ticket_calls=ticket_calls,
+        manifest_calls=manifest_calls,
     )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
-    return rpc, [relay.run, batcher.run, sweep.run]
+    return rpc, [upkeep.run, relay.run, batcher.run, sweep.run]
 
 
-class _OnBoard(TypedDict):
-    ticket_calls: TicketCalls
-    manifest_calls: ManifestCalls
-
-
-def _on_board(
+def _trips(
+    settings: BookingSettings,
     database: Database,
-    trips: TripStore,
+    layout_store: PostgresLayoutStore,
     *,
-    vault: Vault,
+    clock: Clock,
+    ids: IdSource,
+) -> tuple[TripCalls, RequestUpkeep]:
+    """Return what serves trips and seat layouts, and what looks after their request ids."""
+    trip_store = PostgresTripStore(database, clock)
+    trips = Trips(
+        store=trip_store,
+        layouts=layout_store,
+        events=TripEventMessages(clock=clock, ids=ids),
+        clock=clock,
+        ids=ids,
+    )
+    layouts = Layouts(store=layout_store, clock=clock, ids=ids)
+    search = Search(
+        store=trip_store, layouts=layout_store, taken=PostgresTakenSeats(database), clock=clock
+    )
+    upkeep = RequestUpkeep(
+        store=PostgresRequestStore(database),
+        clock=clock,
+        days_kept=settings.booking_request_days_kept,
+    )
+    return TripCalls(trips=trips, layouts=layouts, search=search, clock=clock), upkeep
+
+
+def _tickets(
+    database: Database,
+    travellers: PostgresTravellers,
+    *,
     keys: TicketKeys,
     clock: Clock,
     ids: IdSource,
-) -> _OnBoard:
-    """Return what conductors' phones call."""
-    travellers = PostgresTravellers(database, vault)
+) -> tuple[TicketCalls, ManifestCalls]:
+    """Return what passengers and conductors' phones call."""
+    trips = PostgresTripStore(database, clock)
     scans = Scans(
         trips=trips,
         store=PostgresBoardingStore(database, clock),
@@ -197,7 +216,7 @@ def _on_board(
         trips=trips, store=PostgresManifestStore(database), travellers=travellers, clock=clock
     )
     tickets = Tickets(store=PostgresTicketStore(database), trips=trips, clock=clock)
-    return _OnBoard(
-        ticket_calls=TicketCalls(tickets=tickets, scans=scans, keys=keys, clock=clock),
-        manifest_calls=ManifestCalls(manifests=manifests, scans=scans),
+    return (
+        TicketCalls(tickets=tickets, scans=scans, keys=keys, clock=clock),
+        ManifestCalls(manifests=manifests, scans=scans),
     )

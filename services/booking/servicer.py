@@ -74,6 +74,12 @@ class BookingServicer(BookingServiceServicer):
         """Get a trip."""
         return await self._trips.get_trip(request)
 
+    async def SearchTrips(
+        self, request: pb.SearchTripsRequest, context: "Context"
+    ) -> pb.SearchTripsResponse:
+        """Search journeys."""
+        return await self._trips.search_trips(request)
+
     async def ListTrips(
         self, request: pb.ListTripsRequest, context: "Context"
     ) -> pb.ListTripsResponse:

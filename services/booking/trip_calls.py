@@ -1,9 +1,10 @@
 """Is the RPC side of trips and seat layouts."""
 
-from services.booking import convert, trip_messages
+from services.booking import convert, search_messages, trip_messages
 from services.booking.domain.trips import Trip
 from services.booking.layout_messages import layout_message, layout_of
 from services.booking.operations.layouts import Layouts
+from services.booking.operations.search import Search
 from services.booking.operations.trips import TripQuery, Trips
 from services.shared.clock import Clock
 from services.shared.rpc.caller import Caller, CallerKind, current_caller
@@ -17,8 +18,9 @@ _CREW = ("DRIVER", "CONDUCTOR")
 class TripCalls:
     """Serves what makes and finds trips and layouts."""
 
-    def __init__(self, *, trips: Trips, layouts: Layouts, clock: Clock) -> None:
+    def __init__(self, *, trips: Trips, layouts: Layouts, search: Search, clock: Clock) -> None:
         """Take the operations."""
+        self._search = search
         self._trips = trips
         self._layouts = layouts
         self._clock = clock
@@ -98,6 +100,19 @@ class TripCalls:
         )
         return pb.ListTripsResponse(
             trips=[self._message(trip, caller) for trip in page.trips],
+            next_page_token=page.next_page_token,
+        )
+
+    async def search_trips(self, request: pb.SearchTripsRequest) -> pb.SearchTripsResponse:
+        """Search journeys."""
+        query = search_messages.query_of(request, current_caller().tenant_id)
+        page = await self._search.page(query)
+        now = self._clock.now()
+        return pb.SearchTripsResponse(
+            options=[
+                search_messages.option_message(one, now, accessible=request.accessible)
+                for one in page.options
+            ],
             next_page_token=page.next_page_token,
         )
 

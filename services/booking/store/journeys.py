@@ -44,8 +44,8 @@ WITH day AS (
   ORDER BY p.departure_time, p.arrival_time, p.trip_id LIMIT $8
 )
 SELECT {COLUMNS}, from_index, to_index, from_meters, to_meters
-FROM found JOIN booking.trips USING (trip_id)
-ORDER BY found.departure_time, found.arrival_time, trip_id
+FROM found JOIN booking.trips t ON t.trip_id = found.trip_id
+ORDER BY found.departure_time, found.arrival_time, found.trip_id
 """  # noqa: S608 - constants of ours
 
 

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 FARES = TypeAdapter(tuple[ClassFare, ...])
 TERMS = TypeAdapter(SalesTerms)
 
-COLUMNS = """trip_id, seat_layout_id, display_name, vehicle_class, vehicle_id, driver_id,
-  conductor_ids, currency_code, fares::text AS fares, terms::text AS terms, time_zone,
-  timetable_trip_id, service_date, seat_version, event_version, cancel_time, cancel_reason,
-  create_time, update_time"""
+# Of booking.trips t.
+COLUMNS = """t.trip_id, t.seat_layout_id, t.display_name, t.vehicle_class, t.vehicle_id,
+  t.driver_id, t.conductor_ids, t.currency_code, t.fares::text AS fares, t.terms::text AS terms,
+  t.time_zone, t.timetable_trip_id, t.service_date, t.seat_version, t.event_version,
+  t.cancel_time, t.cancel_reason, t.create_time, t.update_time"""
 
 _STOPS = """
 SELECT trip_id, stop_id, display_name, latitude, longitude, arrival_time, departure_time,

@@ -59,7 +59,7 @@ INSERT INTO booking.trip_crew (user_id, trip_id, tenant_id, departure_time)
 SELECT user_id, $2, $3, $4 FROM unnest($1::uuid[]) AS new (user_id)
 """
 _DELETE_CREW = "DELETE FROM booking.trip_crew WHERE trip_id = $1"
-_FIND = f"SELECT {COLUMNS} FROM booking.trips WHERE trip_id = $1"  # noqa: S608 - constants of ours
+_FIND = f"SELECT {COLUMNS} FROM booking.trips t WHERE t.trip_id = $1"  # noqa: S608 - constants of ours
 _LOCK = f"{_FIND} FOR NO KEY UPDATE"
 _STATUS = """ AND (CASE WHEN t.cancel_time IS NOT NULL THEN 'CANCELLED'
   WHEN t.last_arrival_time <= $4 THEN 'COMPLETED'

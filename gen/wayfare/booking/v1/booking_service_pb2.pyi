@@ -345,11 +345,8 @@ class SearchTripsResponse(_message.Message):
 
     OPTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    DEGRADED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Leads to the next page; empty on the last."""
-    degraded: _builtins.bool
-    """Says that the cache is away for now: free seats are counted in the database, and the answer was slower to get."""
     @_builtins.property
     def options(self) -> _containers.RepeatedCompositeFieldContainer[_trip_pb2.TripOption]:
         """Lists the journeys, earliest departure first, of equal ones the earliest arrival first. With places instead of stops each trip once, with
@@ -361,11 +358,10 @@ class SearchTripsResponse(_message.Message):
         *,
         options: _abc.Iterable[_trip_pb2.TripOption] | None = ...,
         next_page_token: _builtins.str = ...,
-        degraded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "next_page_token", b"next_page_token", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
