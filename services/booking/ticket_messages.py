@@ -85,7 +85,9 @@ def revocation_message(revocation: Revocation) -> ticket_pb2.TicketRevocation:
     )
 
 
-def seen_code(scan: ticket_pb2.Scan, *, trip_id: str, device_id: str, field: str) -> SeenCode:
+def seen_code(
+    scan: ticket_pb2.Scan, *, trip_id: str, device_id: str, field: str, online: bool
+) -> SeenCode:
     """Return a scan; `field` is where it stands. Raises RequestInvalidError for its time.
 
     It is the same scan again, whatever the phone says of its time and of its own verdict: who got
@@ -99,7 +101,7 @@ def seen_code(scan: ticket_pb2.Scan, *, trip_id: str, device_id: str, field: str
         kind=_KINDS[scan.kind],
         stop_index=scan.stop_index,
         scan_time=convert.moment_of(scan.scan_time, f"{field}.scan_time") if timed else None,
-        accepted_offline=scan.accepted_offline,
+        lets_on=online or scan.accepted_offline,
         body_hash=hashlib.sha256("\n".join(same).encode()).digest(),
     )
 

@@ -181,7 +181,7 @@ def scan(
     at: datetime | None = None,
     **values: Any,
 ) -> ticket_pb2.Scan:
-    """Return a scan of a ticket's QR code; at no time by default."""
+    """Return a scan of a ticket's QR code; `at` a time it was made offline and accepted."""
     text = ticket if isinstance(ticket, str) else qr_text(ticket.code)
     made = ticket_pb2.Scan(
         **{
@@ -194,6 +194,7 @@ def scan(
     )
     if at is not None:
         made.scan_time.CopyFrom(timestamp(at))
+        made.accepted_offline = True
     return made
 
 
