@@ -107,30 +107,13 @@ async def wire(
         committers=settings.booking_committers,
         gather_seconds=settings.booking_gather_seconds,
     )
-    holds = Holds(
-        store=seat_store,
-        batcher=batcher,
-        clock=clock,
-        holds_max=settings.booking_holds_max,
-        extensions_max=settings.booking_hold_extensions_max,
-    )
-    sweep = HoldSweep(
-        store=seat_store,
-        batcher=batcher,
-        clock=clock,
-        sweep_seconds=settings.booking_sweep_seconds,
-    )
+    hold_calls, sweep = _holds(settings, seat_store, batcher, clock=clock)
 
     # Tickets, scans and manifests.
-    vault = PassengerVault(KeyRing.parse(settings.booking_passenger_keys.get_secret_value()))
-    ticket_keys = TicketKeys(
-        store=PostgresTicketKeyStore(database, clock),
-        seal=AesKeySeal.parse(settings.booking_ticket_key_secrets.get_secret_value()),
-        clock=clock,
-        ids=ids,
-    )
+    ticket_keys = _ticket_keys(settings, database, clock=clock, ids=ids)
+    travellers = PostgresTravellers(database, _vault(settings))
     ticket_calls, manifest_calls = _tickets(
-        database, PostgresTravellers(database, vault), keys=ticket_keys, clock=clock, ids=ids
+        database, travellers, keys=ticket_keys, clock=clock, ids=ids
     )
 
     relay = EventRelay(
@@ -140,24 +123,24 @@ async def wire(
         idle_seconds=settings.booking_relay_seconds,
         entries_kept=settings.booking_event_entries_kept,
     )
+    tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
+    dependencies = [
+        Dependency(name="postgresql", check=database.ping),
+        Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
+    ]
     rpc = RpcServer(
         service_name=SERVICE_NAME,
         settings=settings,
-        authenticator=Authenticator(
-            TokenVerifier(JwksFile(settings.jwks_file, clock), clock), api_keys
-        ),
+        authenticator=Authenticator(tokens, api_keys),
         rate_limiter=rate_limiter,
         clock=clock,
         ids=ids,
         services=[booking_service_pb2.DESCRIPTOR.services_by_name["BookingService"]],
-        dependencies=[
-            Dependency(name="postgresql", check=database.ping),
-            Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
-        ],
+        dependencies=dependencies,
     )
     servicer = BookingServicer(
         trip_calls=trip_calls,
-        hold_calls=HoldCalls(holds=holds, clock=clock, degraded=lambda: False),
+        hold_calls=hold_calls,
         ticket_calls=ticket_calls,
         manifest_calls=manifest_calls,
     )
@@ -192,6 +175,47 @@ def _trips(
         days_kept=settings.booking_request_days_kept,
     )
     return TripCalls(trips=trips, layouts=layouts, search=search, clock=clock), upkeep
+
+
+def _holds(
+    settings: BookingSettings,
+    seat_store: PostgresSeatStore,
+    batcher: SeatBatcher,
+    *,
+    clock: Clock,
+) -> tuple[HoldCalls, HoldSweep]:
+    """Return what serves holds, and what frees them when their time is over."""
+    holds = Holds(
+        store=seat_store,
+        batcher=batcher,
+        clock=clock,
+        holds_max=settings.booking_holds_max,
+        extensions_max=settings.booking_hold_extensions_max,
+    )
+    sweep = HoldSweep(
+        store=seat_store,
+        batcher=batcher,
+        clock=clock,
+        sweep_seconds=settings.booking_sweep_seconds,
+    )
+    return HoldCalls(holds=holds, clock=clock, degraded=lambda: False), sweep
+
+
+def _vault(settings: BookingSettings) -> PassengerVault:
+    """Return what keeps travellers' names secret."""
+    return PassengerVault(KeyRing.parse(settings.booking_passenger_keys.get_secret_value()))
+
+
+def _ticket_keys(
+    settings: BookingSettings, database: Database, *, clock: Clock, ids: IdSource
+) -> TicketKeys:
+    """Return what knows the keys that sign tickets."""
+    return TicketKeys(
+        store=PostgresTicketKeyStore(database, clock),
+        seal=AesKeySeal.parse(settings.booking_ticket_key_secrets.get_secret_value()),
+        clock=clock,
+        ids=ids,
+    )
 
 
 def _tickets(

@@ -15,7 +15,7 @@ class BookingSettings(ServiceSettings):
         10_000, ge=1_000, description="Entries that each of 8 streams of events in Valkey keeps."
     )
     booking_ticket_key_secrets: SecretStr = Field(
-        description="What private keys of tickets are sealed with: base64url of 32 bytes; of"
+        description="What private keys of tickets are sealed with: base64 of 32 bytes; of"
         " several with commas the first seals, all open."
     )
     booking_passenger_keys: SecretStr = Field(

@@ -37,14 +37,12 @@ class AesKeySeal:
 
     @classmethod
     def parse(cls, text: str) -> "AesKeySeal":
-        """Read base64url of 32 bytes, several with commas. Raises KeySecretInvalidError."""
+        """Read base64 of 32 bytes, several with commas. Raises KeySecretInvalidError."""
         secrets = []
         for place, one in enumerate(text.split(","), start=1):
-            secret = _secret_of(one.strip().rstrip("="))
+            secret = _secret_of(one.strip())
             if len(secret) != _SECRET_BYTES:
-                raise KeySecretInvalidError(
-                    f"ticket key secret {place} is not base64url of 32 bytes"
-                )
+                raise KeySecretInvalidError(f"ticket key secret {place} is not base64 of 32 bytes")
             secrets.append(secret)
         if len(secrets) > _SECRETS_MAX:
             raise KeySecretInvalidError(f"there are more than {_SECRETS_MAX} ticket key secrets")
@@ -72,7 +70,7 @@ class AesKeySeal:
 
 def _secret_of(text: str) -> bytes:
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return b""
 

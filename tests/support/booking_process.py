@@ -34,7 +34,7 @@ from wayfare.event.v1.envelope_pb2 import Envelope
 Metadata = Sequence[tuple[str, str]]
 pb = booking_service_pb2
 CURRENCY = "EGP"
-TICKET_KEY_SECRET = base64.urlsafe_b64encode(bytes(32)).decode()
+TICKET_KEY_SECRET = base64.b64encode(bytes(32)).decode()
 PASSENGER_KEYS = "k1:" + base64.b64encode(bytes(range(32))).decode()
 STOPS = ("A", "B", "C", "D")
 
