@@ -1,5 +1,8 @@
 """Pure conversion of bookings between the contract and the domain, and the events that tell."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from google.protobuf.message import Message
 from google.type import money_pb2
 
@@ -221,7 +224,7 @@ def carried_message(body: PassengerCarried) -> Message:
     return message
 
 
-CONVERSIONS = {
+CONVERSIONS: Mapping[type, Callable[[Any], Message]] = {
     BookingChanged: changed_message,
     TicketsRevoked: revoked_message,
     PassengerMoved: moved_message,

@@ -36,7 +36,7 @@ class BookedSeatsByHand:
     reason: str
     ticket_id: str
 
-    def cancel(self, turn: TripTurn, booking_id: str, override_id: str) -> None:
+    def cancel(self, turn: TripTurn, booking_id: str, override_id: str, /) -> None:
         """Cancel a booking whole, with all the money back; frees all its seats."""
         booking = _by_hand(turn, booking_id)
         move = sagas.cancel(booking.saga, refund_minor=booking.saga.amount_minor)
@@ -54,7 +54,14 @@ class BookedSeatsByHand:
         )
 
     def move(
-        self, turn: TripTurn, booking_id: str, *, seat_number: str, target: str, override_id: str
+        self,
+        turn: TripTurn,
+        booking_id: str,
+        /,
+        *,
+        seat_number: str,
+        target: str,
+        override_id: str,
     ) -> None:
         """Give the passenger of a seat another one, and a ticket for it; the claim is moved."""
         del override_id

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from services.booking.domain import charges
 from services.booking.domain.booking import BookingState, CancellationCause, Step
@@ -81,7 +81,7 @@ class BookingTerms:
     """
 
     fees: Sequence[CancellationFee]
-    pending_margin_seconds: int
+    pending_margin: timedelta
 
 
 class Bookings:
@@ -138,7 +138,7 @@ class Bookings:
             allow_other_seats=wish.allow_other_seats,
             passengers=self._sealed(wish, request.tenant_id, booking_id),
             operator_fees=self._terms.fees,
-            pending_margin_seconds=self._terms.pending_margin_seconds,
+            pending_margin_seconds=int(self._terms.pending_margin.total_seconds()),
             signer=await self._keys.signer(request.tenant_id),
             ticket_ids=[self._ids.new_id() for _ in wish.travellers],
         )
