@@ -6,28 +6,29 @@ Called by __main__.py.
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from services.booking.hold_calls import HoldCalls
+import grpc
+
+from services.booking.booking_messages import CONVERSIONS
+from services.booking.domain.booking_overrides import BookedSeatsByHand
 from services.booking.manifest_calls import ManifestCalls
-from services.booking.operations.holds import Holds, HoldSweep
 from services.booking.operations.layouts import Layouts
 from services.booking.operations.manifests import Manifests
 from services.booking.operations.request_upkeep import RequestUpkeep
 from services.booking.operations.scans import Scans
 from services.booking.operations.search import Search
-from services.booking.operations.seat_batcher import SeatBatcher
 from services.booking.operations.ticket_keys import TicketKeys
 from services.booking.operations.tickets import Tickets
 from services.booking.operations.trips import Trips
 from services.booking.passenger_vault import KeyRing, PassengerVault
-from services.booking.seat_messages import HappeningMessages
+from services.booking.seating import Seating, open_tail
+from services.booking.selling import Selling
 from services.booking.servicer import BookingServicer
 from services.booking.settings import BookingSettings
 from services.booking.store.boarding import PostgresBoardingStore
+from services.booking.store.booking_part import BookingPart
 from services.booking.store.layouts import PostgresLayoutStore
 from services.booking.store.manifests import PostgresManifestStore
 from services.booking.store.requests import PostgresRequestStore
-from services.booking.store.seat_overrides import SeatOverridePart
-from services.booking.store.seats import PostgresSeatStore
 from services.booking.store.taken_seats import PostgresTakenSeats
 from services.booking.store.ticket_keys import PostgresTicketKeyStore
 from services.booking.store.tickets import PostgresTicketStore
@@ -60,6 +61,7 @@ from services.shared.valkey import open_valkey, ping_valkey
 from wayfare.booking.v1 import booking_service_pb2
 from wayfare.booking.v1.booking_service_pb2_grpc import add_BookingServiceServicer_to_server
 from wayfare.identity.v1 import identity_service_pb2
+from wayfare.ledger.v1 import ledger_service_pb2
 
 SERVICE_NAME = "booking"
 
@@ -72,15 +74,30 @@ async def build(stack: AsyncExitStack) -> tuple[RpcServer, Sequence[Background]]
     )
     clock = SystemClock()
     identity = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
-    channel = mesh_channel(settings, SERVICE_NAME, [identity])
+    ledger = ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]
+    channel = mesh_channel(settings, SERVICE_NAME, [identity, ledger])
     stack.push_async_callback(channel.close)
-    return await wire(stack, settings, clock=clock, api_keys=IdentityApiKeyVerifier(channel, clock))
+    return await wire(
+        stack,
+        settings,
+        clock=clock,
+        api_keys=IdentityApiKeyVerifier(channel, clock),
+        ledger=channel,
+    )
 
 
 async def wire(
-    stack: AsyncExitStack, settings: BookingSettings, *, clock: Clock, api_keys: ApiKeyVerifier
+    stack: AsyncExitStack,
+    settings: BookingSettings,
+    *,
+    clock: Clock,
+    api_keys: ApiKeyVerifier,
+    ledger: grpc.aio.Channel,
 ) -> tuple[RpcServer, Sequence[Background]]:
-    """Return the server and its background work; what is opened is closed by `stack`."""
+    """Return the server and its background work; what is opened is closed by `stack`.
+
+    `ledger` is a channel on which LedgerService is called.
+    """
     ids = Uuid7Source(clock)
     database = await open_database(
         settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
@@ -95,25 +112,45 @@ async def wire(
     layout_store = PostgresLayoutStore(database, clock)
     trip_calls, upkeep = _trips(settings, database, layout_store, clock=clock, ids=ids)
 
-    # Seats and holds.
-    happenings = HappeningMessages(ids, {})
-    seat_store = PostgresSeatStore(database, layout_store, [SeatOverridePart()])
-    batcher = SeatBatcher(
-        store=seat_store,
-        event_of=happenings.event_of,
-        clock=clock,
-        batch_max=settings.booking_batch_max,
-        waiting_max=settings.booking_waiting_max,
-        committers=settings.booking_committers,
-        gather_seconds=settings.booking_gather_seconds,
-    )
-    hold_calls, sweep = _holds(settings, seat_store, batcher, clock=clock)
-
-    # Tickets, scans and manifests.
     ticket_keys = _ticket_keys(settings, database, clock=clock, ids=ids)
-    travellers = PostgresTravellers(database, _vault(settings))
+    vault = _vault(settings)
     ticket_calls, manifest_calls = _tickets(
-        database, travellers, keys=ticket_keys, clock=clock, ids=ids
+        database, PostgresTravellers(database, vault), keys=ticket_keys, clock=clock, ids=ids
+    )
+
+    async def by_hand(tenant_id: str, reason: str) -> BookedSeatsByHand:
+        signer = await ticket_keys.signer(tenant_id)
+        return BookedSeatsByHand(signer=signer, reason=reason, ticket_id=ids.new_id())
+
+    seating = Seating(
+        settings=settings,
+        database=database,
+        valkey=valkey,
+        tail=open_tail(stack, settings),
+        trips=PostgresTripStore(database, clock),
+        layouts=layout_store,
+        clock=clock,
+        ids=ids,
+        service=SERVICE_NAME,
+        bookings=by_hand,
+        parts=[BookingPart()],
+        conversions=CONVERSIONS,
+    )
+
+    selling = Selling(
+        settings=settings,
+        database=database,
+        events=open_tail(stack, settings),
+        trips=PostgresTripStore(database, clock),
+        seats=seating.store,
+        batcher=seating.batcher,
+        happenings=seating.happenings,
+        ledger=ledger,
+        keys=ticket_keys,
+        vault=vault,
+        clock=clock,
+        ids=ids,
+        service=SERVICE_NAME,
     )
 
     relay = EventRelay(
@@ -135,17 +172,22 @@ async def wire(
         rate_limiter=rate_limiter,
         clock=clock,
         ids=ids,
+        raw_methods=["WatchSeats"],
         services=[booking_service_pb2.DESCRIPTOR.services_by_name["BookingService"]],
         dependencies=dependencies,
     )
     servicer = BookingServicer(
         trip_calls=trip_calls,
-        hold_calls=hold_calls,
+        hold_calls=seating.hold_calls,
+        seat_map_calls=seating.seat_map_calls,
+        override_calls=seating.override_calls,
+        booking_calls=selling.booking_calls,
         ticket_calls=ticket_calls,
         manifest_calls=manifest_calls,
     )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
-    return rpc, [upkeep.run, relay.run, batcher.run, sweep.run]
+    rpc.on_drain(seating.seat_map_calls.drain_all)
+    return rpc, [upkeep.run, relay.run, *seating.background, *selling.background]
 
 
 def _trips(
@@ -175,30 +217,6 @@ def _trips(
         days_kept=settings.booking_request_days_kept,
     )
     return TripCalls(trips=trips, layouts=layouts, search=search, clock=clock), upkeep
-
-
-def _holds(
-    settings: BookingSettings,
-    seat_store: PostgresSeatStore,
-    batcher: SeatBatcher,
-    *,
-    clock: Clock,
-) -> tuple[HoldCalls, HoldSweep]:
-    """Return what serves holds, and what frees them when their time is over."""
-    holds = Holds(
-        store=seat_store,
-        batcher=batcher,
-        clock=clock,
-        holds_max=settings.booking_holds_max,
-        extensions_max=settings.booking_hold_extensions_max,
-    )
-    sweep = HoldSweep(
-        store=seat_store,
-        batcher=batcher,
-        clock=clock,
-        sweep_seconds=settings.booking_sweep_seconds,
-    )
-    return HoldCalls(holds=holds, clock=clock, degraded=lambda: False), sweep
 
 
 def _vault(settings: BookingSettings) -> PassengerVault:

@@ -1,29 +1,37 @@
 """Pure conversion of holds and of changes of seats, and the events that tell of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.message import Message
 
 from services.booking.convert import duration_message, money_message, new_event
+from services.booking.domain.layouts import SeatLayout
 from services.booking.domain.overriding import SeatOverride
+from services.booking.domain.seat_maps import SeatStates, ToldChanges
 from services.booking.domain.seats import (
     Cause,
     Hold,
     HoldState,
+    SeatChange,
     SeatsChanged,
     SeatState,
+    legs_between,
     runs_of,
 )
+from services.booking.domain.trips import Journey, Trip
 from services.booking.domain.turns import Happening
+from services.booking.operations.seat_hub import Told
 from services.booking.ports.trips import NewEvent
 from services.shared.ids import IdSource
 from services.shared.rpc.timestamps import timestamp_of
 from wayfare.booking.v1 import events_pb2, hold_pb2, manifest_pb2, seat_map_pb2
+from wayfare.event.v1.envelope_pb2 import Envelope
 
 STATE_NUMBERS = {state: seat_map_pb2.SeatState.Value(f"SEAT_STATE_{state}") for state in SeatState}
 STATES = {number: state for state, number in STATE_NUMBERS.items()}
+_CAUSES = {events_pb2.SeatChangeCause.Value(f"SEAT_CHANGE_CAUSE_{cause}"): cause for cause in Cause}
 _CAUSE_NUMBERS = {
     cause: events_pb2.SeatChangeCause.Value(f"SEAT_CHANGE_CAUSE_{cause}") for cause in Cause
 }
@@ -66,7 +74,7 @@ class HappeningMessages:
 def seats_changed_message(changed: SeatsChanged) -> events_pb2.SeatsChanged:
     """Return which seats changed; legs that follow each other are one change."""
     message = events_pb2.SeatsChanged(trip_id=changed.trip_id, seat_version=changed.seat_version)
-    for seat_number, legs, state, cause, cause_id in changed.changes:
+    for seat_number, legs, state, cause, cause_id, before in changed.changes:
         for first, count in runs_of(legs):
             message.changes.add(
                 seat_number=seat_number,
@@ -75,8 +83,106 @@ def seats_changed_message(changed: SeatsChanged) -> events_pb2.SeatsChanged:
                 state=STATE_NUMBERS[state],
                 cause=_CAUSE_NUMBERS[cause],
                 cause_id=cause_id,
+                previous_state=STATE_NUMBERS[before],
             )
     return message
+
+
+def told_of(envelope: bytes) -> Told | None:
+    """Return what an event says to who watches seats, or None if it is of no interest."""
+    event = Envelope.FromString(envelope)
+    if event.aggregate_type == "trip":
+        return Told(event.tenant_id, event.aggregate_id, None)
+    if event.aggregate_type != "trip_seats":
+        return None
+    message = events_pb2.SeatsChanged.FromString(event.payload.value)
+    changes = [
+        SeatChange(
+            one.seat_number,
+            legs_between(one.first_leg_index, one.first_leg_index + one.leg_count),
+            STATES[one.state],
+            _CAUSES[one.cause],
+            one.cause_id,
+            STATES[one.previous_state],
+        )
+        for one in message.changes
+    ]
+    told = ToldChanges(message.seat_version, changes, event.occur_time.ToMilliseconds())
+    return Told(event.tenant_id, event.aggregate_id, told)
+
+
+def changes_update(
+    told: ToldChanges, different: Sequence[tuple[str, SeatState]], free_count: int
+) -> bytes:
+    """Return a SeatUpdate with what changed on a journey, encoded once for all who watch it."""
+    update = seat_map_pb2.SeatUpdate(resume_token=str(told.seat_version))
+    changes = update.changes
+    changes.seat_version = told.seat_version
+    changes.free_seat_count = free_count
+    changes.change_time.FromMilliseconds(told.milliseconds)
+    for seat_number, state in different:
+        changes.seats.add(seat_number=seat_number, state=STATE_NUMBERS[state])
+    return update.SerializeToString()
+
+
+def heartbeat_update(now: datetime, version: int, *, degraded: bool) -> bytes:
+    """Return a SeatUpdate that shows that the stream is alive."""
+    heartbeat = seat_map_pb2.SeatHeartbeat(
+        server_time=timestamp_of(now), seat_version=version, degraded=degraded
+    )
+    return seat_map_pb2.SeatUpdate(heartbeat=heartbeat).SerializeToString()
+
+
+def drain_update(after_seconds: float, reason: str) -> bytes:
+    """Return a SeatUpdate that asks for a new stream."""
+    drain = seat_map_pb2.SeatDrain(
+        reconnect_after=duration_message(timedelta(seconds=after_seconds)), reason=reason
+    )
+    return seat_map_pb2.SeatUpdate(drain=drain).SerializeToString()
+
+
+def seat_map_message(
+    trip: Trip,
+    layout: SeatLayout,
+    states: SeatStates,
+    journey: Journey,
+    *,
+    now: datetime,
+) -> seat_map_pb2.SeatMap:
+    """Return the map of a journey, without its layout and without the states of each leg."""
+    found = states.states(legs_between(*journey))
+    return seat_map_pb2.SeatMap(
+        trip_id=trip.trip_id,
+        seat_version=states.version,
+        from_stop_id=trip.stops[journey.from_index].stop_id,
+        to_stop_id=trip.stops[journey.to_index].stop_id,
+        from_stop_index=journey.from_index,
+        to_stop_index=journey.to_index,
+        seats=[
+            seat_map_pb2.SeatAvailability(seat_number=number, state=STATE_NUMBERS[state])
+            for number, state in found.items()
+        ],
+        prices=[
+            seat_map_pb2.SeatPrice(
+                seat_class_code=one.seat_class_code,
+                price=money_message(
+                    trip.price_minor(one.seat_class_code, journey), trip.currency_code
+                ),
+            )
+            for one in layout.seat_classes
+        ],
+        free_seat_count=sum(state is SeatState.FREE for state in found.values()),
+        on_sale=trip.is_on_sale(journey, now),
+        read_time=timestamp_of(now),
+    )
+
+
+def add_leg_states(message: seat_map_pb2.SeatMap, states: SeatStates, journey: Journey) -> None:
+    """Say of every seat of a map how it is on each leg of the journey."""
+    for seat in message.seats:
+        seat.leg_states.extend(
+            STATE_NUMBERS[states.state(seat.seat_number, 1 << leg)] for leg in journey.legs
+        )
 
 
 def hold_message(

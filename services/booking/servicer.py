@@ -5,15 +5,20 @@ Policy and errors are the interceptor's.
 
 from typing import TYPE_CHECKING, Any
 
+from services.booking.booking_calls import BookingCalls
 from services.booking.hold_calls import HoldCalls
 from services.booking.manifest_calls import ManifestCalls
+from services.booking.override_calls import OverrideCalls
+from services.booking.seat_map_calls import SeatMapCalls
 from services.booking.ticket_calls import TicketCalls
 from services.booking.trip_calls import TripCalls
 from wayfare.booking.v1 import booking_service_pb2 as pb
+from wayfare.booking.v1.booking_pb2 import Booking
 from wayfare.booking.v1.booking_service_pb2_grpc import BookingServiceServicer
 from wayfare.booking.v1.hold_pb2 import Hold
 from wayfare.booking.v1.layout_pb2 import SeatLayout
-from wayfare.booking.v1.manifest_pb2 import BoardingCounts, Manifest
+from wayfare.booking.v1.manifest_pb2 import BoardingCounts, Manifest, SeatOverride
+from wayfare.booking.v1.seat_map_pb2 import SeatMap
 from wayfare.booking.v1.ticket_pb2 import ScanResult, Ticket, TicketKey
 from wayfare.booking.v1.trip_pb2 import Trip
 
@@ -33,12 +38,18 @@ class BookingServicer(BookingServiceServicer):
         hold_calls: HoldCalls,
         ticket_calls: TicketCalls,
         manifest_calls: ManifestCalls,
+        seat_map_calls: SeatMapCalls,
+        override_calls: OverrideCalls,
+        booking_calls: BookingCalls,
     ) -> None:
         """Take the calls of each part."""
         self._trips = trip_calls
         self._holds = hold_calls
         self._tickets = ticket_calls
         self._manifests = manifest_calls
+        self._seat_maps = seat_map_calls
+        self._overrides = override_calls
+        self._bookings = booking_calls
 
     async def CreateSeatLayout(
         self, request: pb.CreateSeatLayoutRequest, context: "Context"
@@ -145,3 +156,41 @@ class BookingServicer(BookingServiceServicer):
     ) -> pb.ListHoldsResponse:
         """List the caller's holds that keep seats."""
         return await self._holds.list_holds(request)
+
+    async def GetSeatMap(self, request: pb.GetSeatMapRequest, context: "Context") -> SeatMap:
+        """Get the seat map of a journey."""
+        return await self._seat_maps.get_seat_map(request)
+
+    async def WatchSeats(self, request: pb.WatchSeatsRequest, context: "Context") -> None:  # type: ignore[override]  # written, not yielded
+        """Stream the seats of a journey out as bytes."""
+        await self._seat_maps.watch_seats(request, context)
+
+    async def OverrideSeat(
+        self, request: pb.OverrideSeatRequest, context: "Context"
+    ) -> SeatOverride:
+        """Change a seat by hand."""
+        return await self._overrides.override_seat(request)
+
+    async def ListSeatOverrides(
+        self, request: pb.ListSeatOverridesRequest, context: "Context"
+    ) -> pb.ListSeatOverridesResponse:
+        """List what was changed by hand."""
+        return await self._overrides.list_seat_overrides(request)
+
+    async def CreateBooking(self, request: pb.CreateBookingRequest, context: "Context") -> Booking:
+        """Book and pay what a hold keeps."""
+        return await self._bookings.create_booking(request)
+
+    async def GetBooking(self, request: pb.GetBookingRequest, context: "Context") -> Booking:
+        """Get a booking."""
+        return await self._bookings.get_booking(request)
+
+    async def ListBookings(
+        self, request: pb.ListBookingsRequest, context: "Context"
+    ) -> pb.ListBookingsResponse:
+        """List bookings."""
+        return await self._bookings.list_bookings(request)
+
+    async def CancelBooking(self, request: pb.CancelBookingRequest, context: "Context") -> Booking:
+        """Cancel a booking."""
+        return await self._bookings.cancel_booking(request)

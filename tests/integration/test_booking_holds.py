@@ -2,33 +2,17 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from tests.support.booking_process import BookingProcess, timestamp
+from tests.support.booking_seats import hold_request
 from tests.support.location_values import new_id
 from wayfare.booking.v1 import booking_service_pb2 as pb
 from wayfare.booking.v1 import events_pb2, hold_pb2, seat_map_pb2, trip_pb2
 
 pytestmark = pytest.mark.integration
-
-
-def hold_request(trip: trip_pb2.Trip, *seats: str, **values: Any) -> pb.HoldSeatsRequest:
-    selection: dict[str, Any] = (
-        {} if "best_available" in values else {"seats": pb.SeatNumbers(seat_numbers=seats)}
-    )
-    return pb.HoldSeatsRequest(
-        **{
-            "trip_id": trip.trip_id,
-            "from_stop_id": "A",
-            "to_stop_id": "D",
-            "request_id": new_id(),
-            **selection,
-            **values,
-        }
-    )
 
 
 async def test_seats_are_held_with_their_price_until_a_moment(booking: BookingProcess) -> None:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from services.booking.domain.choosing import PlanSeat, choose, runs_of_seats
+from services.booking.domain.layouts import Deck, Seat, SeatClass, SeatLayout
+from services.booking.domain.seat_maps import SeatStates, ToldChanges
 from services.booking.domain.seats import (
     Cause,
     Claim,
@@ -25,6 +27,23 @@ from services.booking.domain.seats import (
 
 STOPS = 7
 SEATS = ("1A", "1B", "2A")
+LAYOUT = SeatLayout(
+    seat_layout_id="layout",
+    display_name="Small",
+    vehicle_class="BUS",
+    seat_classes=(SeatClass(seat_class_code="STANDARD", display_name="Standard"),),
+    decks=(
+        Deck(
+            display_name="",
+            row_count=3,
+            column_count=1,
+            seats=tuple(
+                Seat(seat_number=number, seat_class_code="STANDARD", row_index=row, column_index=0)
+                for row, number in enumerate(SEATS)
+            ),
+        ),
+    ),
+)
 START = datetime(2026, 5, 1, tzinfo=UTC)
 journeys = st.tuples(st.integers(0, STOPS - 1), st.integers(0, STOPS - 1)).filter(
     lambda pair: pair[0] < pair[1]
@@ -84,6 +103,7 @@ class Seats(RuleBasedStateMachine):
         self.table: dict[tuple[str, int], tuple[str, SeatState]] = {}
         self.stored = dict(self.table)
         self.seats = TripSeats(version=0)
+        self.map = SeatStates(LAYOUT, 0, {})
         self.holds: dict[str, Hold] = {}
         self.now = 0
 
@@ -159,7 +179,18 @@ class Seats(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
-        """Write the differences to what is stored as PostgreSQL would: it must be the table."""
+        """Follow the changes by a map, and take them back; store the differences, as is done."""
+        before = dict(self.map.masks)
+        told = ToldChanges(self.map.version + 1, list(self.seats.changes), 0)
+        self.map.apply(told)
+        for seat, leg in itertools.product(SEATS, range(STOPS)):
+            state = self.table.get((seat, leg), ("", SeatState.FREE))[1]
+            assert self.map.state(seat, 1 << leg) is state
+        back = self.map.rewound([told])
+        free = (0, 0, 0)
+        assert {seat: back.masks.get(seat, free) for seat in SEATS} == {
+            seat: before.get(seat, free) for seat in SEATS
+        }
         for seat, legs, old, new in self.seats.claim_writes():
             for leg in (leg for leg in range(STOPS) if legs >> leg & 1):
                 assert self.stored.get((seat, leg)) == (old and (old.owner_id, old.state))

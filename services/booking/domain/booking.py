@@ -85,16 +85,7 @@ class SeatWish(StrEnum):
 
 
 MOVES: dict[BookingState, frozenset[BookingState]] = {
-    BookingState.PENDING_PAYMENT: frozenset(
-        {
-            BookingState.CONFIRMED,
-            BookingState.CANCELLED,
-            BookingState.PAYMENT_FAILED,
-            BookingState.EXPIRED,
-            BookingState.CANCELLED_NO_SEAT,
-            BookingState.PAYMENT_RETURNED,
-        }
-    ),
+    BookingState.PENDING_PAYMENT: frozenset(BookingState) - {BookingState.PENDING_PAYMENT},
     BookingState.CONFIRMED: frozenset({BookingState.CANCELLED}),
     BookingState.EXPIRED: frozenset({BookingState.CONFIRMED, BookingState.PAYMENT_RETURNED}),
     BookingState.PAYMENT_FAILED: frozenset({BookingState.PAYMENT_RETURNED}),

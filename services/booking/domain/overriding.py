@@ -55,12 +55,19 @@ class SeatOverride:
 class BookedSeats(Protocol):
     """Changes bookings in the turn at a trip: seats, tickets and money of one go together."""
 
-    def cancel(self, turn: TripTurn, booking_id: str, override_id: str) -> None:
+    def cancel(self, turn: TripTurn, booking_id: str, override_id: str, /) -> None:
         """Cancel a booking whole, with all the money back; frees all its seats."""
         ...
 
     def move(
-        self, turn: TripTurn, booking_id: str, *, seat_number: str, target: str, override_id: str
+        self,
+        turn: TripTurn,
+        booking_id: str,
+        /,
+        *,
+        seat_number: str,
+        target: str,
+        override_id: str,
     ) -> None:
         """Say in the booking that the passenger of the seat has another; the claim is moved."""
         ...

@@ -30,16 +30,22 @@ class SealedTo(NamedTuple):
     passenger_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BookedSeat:
-    """Is one passenger of a booking with the seat. `sealed` is the traveller, encrypted."""
+class BookedSeat(NamedTuple):
+    """Is one passenger of a booking with the seat; the ticket is "" before it is issued."""
 
-    passenger_id: str
     seat_number: str
     seat_class_code: str
     price_minor: int
-    sealed: bytes = field(repr=False)
+    passenger_id: str
     ticket_id: str = ""
+
+
+class SealedPassenger(NamedTuple):
+    """Is one traveller, encrypted."""
+
+    passenger_id: str
+    booking_id: str
+    sealed: bytes
 
 
 def seats_match(hold_seats: Sequence[str], passenger_seats: Sequence[str]) -> bool:

@@ -58,13 +58,17 @@ class Claim(NamedTuple):
 
 
 class SeatChange(NamedTuple):
-    """Is what became of a seat on some legs, and which hold, booking or override did it."""
+    """Is what became of a seat on some legs, and which hold, booking or override did it.
+
+    `before` is the state that it had on all of them.
+    """
 
     seat_number: str
     legs: int
     state: SeatState
     cause: Cause
     cause_id: str
+    before: SeatState
 
 
 class SeatsChanged(NamedTuple):
@@ -224,7 +228,7 @@ class TripSeats:
         if any(claim.legs & legs for claim in claims):
             raise ValueError(f"seat {seat_number} is taken")
         self._set(seat_number, (*claims, Claim(legs, state, owner_id)))
-        self.changes.append(SeatChange(seat_number, legs, state, cause, owner_id))
+        self.changes.append(SeatChange(seat_number, legs, state, cause, owner_id, SeatState.FREE))
 
     def free(
         self, seat_number: str, legs: int, *, owner_id: str, cause: Cause, cause_id: str = ""
@@ -235,10 +239,12 @@ class TripSeats:
         """
         claims = self._claims.get(seat_number, ())
         theirs = 0
+        before = SeatState.FREE
         kept = []
         for claim in claims:
             if claim.owner_id == owner_id:
                 theirs |= claim.legs
+                before = claim.state
                 claim = claim._replace(legs=claim.legs & ~legs)  # noqa: PLW2901 - what is left of it
             if claim.legs:
                 kept.append(claim)
@@ -246,7 +252,7 @@ class TripSeats:
             raise ValueError(f"seat {seat_number} is not that of {owner_id}")
         self._set(seat_number, tuple(kept))
         self.changes.append(
-            SeatChange(seat_number, legs, SeatState.FREE, cause, cause_id or owner_id)
+            SeatChange(seat_number, legs, SeatState.FREE, cause, cause_id or owner_id, before)
         )
 
     def hand_over(
@@ -265,10 +271,11 @@ class TripSeats:
         old_id, new_id = owner_ids
         claims = self._claims.get(seat_number, ())
         kept = [claim for claim in claims if claim.owner_id != old_id]
-        if len(kept) != len(claims) - 1 or self.claimed(seat_number) ^ legs != _union(kept):
+        given = [claim for claim in claims if claim.owner_id == old_id]
+        if len(given) != 1 or given[0].legs != legs:
             raise ValueError(f"seat {seat_number} is not that of {old_id}")
         self._set(seat_number, (*kept, Claim(legs, state, new_id)))
-        self.changes.append(SeatChange(seat_number, legs, state, cause, new_id))
+        self.changes.append(SeatChange(seat_number, legs, state, cause, new_id, given[0].state))
 
     def put_hold(self, hold: Hold, *, new: bool = False) -> None:
         """Remember a new hold, or what became of one; says nothing about its seats."""

@@ -126,7 +126,7 @@ class Holds:
     ) -> HoldPage:
         """Return a user's holds that keep seats, newest first. Raises PageTokenInvalidError."""
         filters = ("holds", tenant_id, user_id, trip_id)
-        before = _position(page_token, filters) if page_token else None
+        before = position_of(page_token, filters) if page_token else None
         most = page_size_of(page_size, default=_PAGE_SIZE, most=_PAGE_SIZE_MAX)
         holds = await self._store.live_holds(
             tenant_id,
@@ -194,7 +194,8 @@ def request_key(request: WriteRequest) -> RequestKey:
     return RequestKey(request.caller_id, request.method, request.request_id, request.body_hash)
 
 
-def _position(page_token: str, filters: Sequence[str]) -> tuple[datetime, str]:
+def position_of(page_token: str, filters: Sequence[str]) -> tuple[datetime, str]:
+    """Return time and id after which a page begins. Raises PageTokenInvalidError."""
     moment, hold_id = read_token(page_token, filters, 2)
     try:
         create_time = datetime.fromisoformat(moment)

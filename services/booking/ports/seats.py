@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from services.booking.domain.layouts import SeatLayout
+from services.booking.domain.overriding import SeatOverride
 from services.booking.domain.seats import Hold, TripSeats
 from services.booking.domain.trips import Trip
 from services.booking.domain.turns import RequestKey, TripTurn, WantedChange
@@ -93,4 +94,14 @@ class SeatStore(Protocol):
 
     async def overdue(self, *, now: datetime, most: int) -> dict[str, list[str]]:
         """Return by tenant the trips with holds whose time is over, the longest over first."""
+        ...
+
+
+class OverrideStore(Protocol):
+    """Lists what was changed by hand."""
+
+    async def newest(
+        self, tenant_id: str, *, trip_id: str, before: tuple[datetime, str] | None, most: int
+    ) -> list[SeatOverride]:
+        """Return overrides, newest first; `trip_id` may be empty."""
         ...

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SWEEPER = Session(role="SWEEPER")
 
-_TRIPS = f"SELECT {TRIP_COLUMNS} FROM booking.trips WHERE trip_id = ANY ($1::uuid[])"  # noqa: S608 - constants of ours
+_TRIPS = f"SELECT {TRIP_COLUMNS} FROM booking.trips t WHERE t.trip_id = ANY ($1::uuid[])"  # noqa: S608 - constants of ours
 _HOLD = f"SELECT {HOLD_COLUMNS} FROM booking.holds WHERE hold_id = $1"  # noqa: S608 - constants of ours
 _LIVE = f"""
 SELECT {HOLD_COLUMNS} FROM booking.holds

@@ -289,6 +289,7 @@ class SeatClaimChange(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     CAUSE_ID_FIELD_NUMBER: _builtins.int
+    PREVIOUS_STATE_FIELD_NUMBER: _builtins.int
     seat_number: _builtins.str
     """Is the number on the seat."""
     first_leg_index: _builtins.int
@@ -301,6 +302,8 @@ class SeatClaimChange(_message.Message):
     """Says why."""
     cause_id: _builtins.str
     """Identifies the hold, booking or override that did it. UUID."""
+    previous_state: _seat_map_pb2.SeatState.ValueType
+    """Is the state that it had before, the same on all of them: who knows the seats of one version knows those of the version before."""
     def __init__(
         self,
         *,
@@ -310,10 +313,11 @@ class SeatClaimChange(_message.Message):
         state: _seat_map_pb2.SeatState.ValueType = ...,
         cause: Global___SeatChangeCause.ValueType = ...,
         cause_id: _builtins.str = ...,
+        previous_state: _seat_map_pb2.SeatState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "cause_id", b"cause_id", "first_leg_index", b"first_leg_index", "leg_count", b"leg_count", "seat_number", b"seat_number", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "cause_id", b"cause_id", "first_leg_index", b"first_leg_index", "leg_count", b"leg_count", "previous_state", b"previous_state", "seat_number", b"seat_number", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
