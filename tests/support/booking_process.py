@@ -215,9 +215,13 @@ async def running_booking(
     valkey_url: str,
     mint: TokenMint,
     clock: Clock | None = None,
+    ledger: grpc.aio.Channel | None = None,
     **values: Any,
 ) -> AsyncIterator[BookingProcess]:
-    """Run the service until the block ends; it serves when the block begins."""
+    """Run the service until the block ends; it serves when the block begins.
+
+    Without a channel to a ledger, that is away.
+    """
     jwks = folder / f"{uuid.uuid4().hex[:8]}.json"
     mint.write_jwks(jwks)
     settings = BookingSettings(
@@ -233,8 +237,14 @@ async def running_booking(
         }
     )
     async with AsyncExitStack() as stack:
+        nobody = grpc.aio.insecure_channel(f"unix:{folder}/no-ledger.sock")
+        stack.push_async_callback(nobody.close)
         rpc, background = await wire(
-            stack, settings, clock=clock or SystemClock(), api_keys=OneApiKey()
+            stack,
+            settings,
+            clock=clock or SystemClock(),
+            api_keys=OneApiKey(),
+            ledger=ledger or nobody,
         )
         stop_event = asyncio.Event()
         serving = asyncio.create_task(serve(rpc, background, stop_event))

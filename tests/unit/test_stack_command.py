@@ -11,7 +11,7 @@ from services.stack.errors import StackError
 pytestmark = pytest.mark.unit
 
 COMMANDS = (
-    *("up", "demo", "status", "logs", "login", "token", "replay", "follow"),
+    *("up", "demo", "status", "logs", "login", "token", "replay", "follow", "pay"),
     *("certs", "migrate", "reset"),
 )
 
@@ -38,6 +38,7 @@ def test_the_help_lists_every_command() -> None:
         (["login", "--admin"], "wayfare up"),
         (["login"], "--phone"),
         (["token"], "wayfare login"),
+        (["pay", "0198c0de-0000-8000-8000-000000000001"], "wayfare up"),
         (["follow", "0198c0de-0000-7000-8000-000000000001"], "wayfare login"),
     ],
 )

@@ -9,7 +9,7 @@ import random
 from datetime import timedelta
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from services.booking.domain import charges
 from services.booking.domain.booking import (
@@ -34,7 +34,6 @@ from services.shared.ids import IdSource
 
 _log = structlog.get_logger()
 _STEPS = Counter("wayfare_booking_saga_steps_total", "Steps of sagas taken", ["step", "outcome"])
-_UNDER_WAY = Gauge("wayfare_booking_sagas_under_way", "Sagas that this process works on")
 _STEPS_MOST = 8
 _RETRY_FIRST = timedelta(seconds=0.5)
 _RETRY_LONGEST = timedelta(seconds=60)

@@ -11,6 +11,7 @@ from services.stack.command.dlq import dlq
 from services.stack.command.follow import follow
 from services.stack.command.gtfs import gtfs
 from services.stack.command.maintenance import certs, logs, migrate, reset
+from services.stack.command.pay import pay
 from services.stack.command.replay import replay
 from services.stack.command.session import login, token
 from services.stack.command.status import status
@@ -32,7 +33,8 @@ application = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (up, demo, status, logs, login, token, replay, follow, certs, migrate, reset):
+_COMMANDS = (up, demo, status, logs, login, token, replay, follow, pay, certs, migrate, reset)
+for _command in _COMMANDS:
     application.command()(_command)
 application.add_typer(gtfs, name="gtfs")
 application.add_typer(dlq, name="dlq")
