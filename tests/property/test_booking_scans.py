@@ -221,6 +221,13 @@ def test_a_ticket_that_is_revoked_later_was_good_when_it_was_scanned() -> None:
     assert after.answers[0].reason == "TICKET_REVOKED"
 
 
+def test_who_waits_for_the_answer_is_told_what_is_known_by_now() -> None:
+    store = _Store({"ticket-0": _ticket(0, ISSUED_AT + timedelta(minutes=30))})
+    waiting = replace(_wanted(0, ticket=0, minute=29), is_online=True)
+
+    assert store.report("phone-a", [waiting]).answers[0].reason == "TICKET_REVOKED"
+
+
 def test_a_signed_ticket_that_nobody_keeps_is_not_accepted() -> None:
     decision = _Store({}).report("phone-a", [_wanted(0, ticket=7, minute=1)])
 

@@ -64,15 +64,16 @@ class Ticket:
 class WantedScan:
     """Is a scan as a phone reports it, with what its code is worth.
 
-    `lets_on` says that the phone let the passenger on if the code was good: online always, else
-    what it decided by itself. `body_hash` stands for what makes it the same scan again.
+    `is_online` says that the passenger waits for the answer: what is known by now counts. Offline
+    `lets_on` is what the phone decided by itself. `body_hash` stands for what makes it the same scan again.
     """
 
     scan_id: str
     kind: ScanKind
     stop_index: int
     scan_time: datetime
-    lets_on: bool
+    is_online: bool = False
+    lets_on: bool = True
     body_hash: bytes
     verdict: Verdict
 
@@ -182,7 +183,8 @@ def _made(
         # A clock that is far behind does not make a scan earlier than its ticket.
         scan_time = max(scan_time, content.issue_time)
         if not reason:
-            reason = _reason_of(tickets.get(content.ticket_id), scan_time)
+            at = None if scan.is_online else scan_time
+            reason = _reason_of(tickets.get(content.ticket_id), at)
     return MadeScan(
         scan_id=scan.scan_id,
         ticket_id="" if content is None else content.ticket_id,
@@ -190,15 +192,17 @@ def _made(
         kind=scan.kind,
         stop_index=scan.stop_index,
         scan_time=scan_time,
-        lets_on=scan.lets_on,
+        lets_on=scan.is_online or scan.lets_on,
         reason=reason,
         body_hash=scan.body_hash,
     )
 
 
-def _reason_of(ticket: Ticket | None, scan_time: datetime) -> str:
-    """Return why a good code was not good at that time. What nobody keeps was taken back."""
-    revoked = ticket is None or (ticket.revoke_time is not None and ticket.revoke_time <= scan_time)
+def _reason_of(ticket: Ticket | None, at: datetime | None) -> str:
+    """Return why a good code was not good at that time, or by now; unkept ones were taken back."""
+    revoked = ticket is None or (
+        ticket.revoke_time is not None and (at is None or ticket.revoke_time <= at)
+    )
     return ScanReason.REVOKED if revoked else ""
 
 
