@@ -65,7 +65,8 @@ class WantedScan:
     """Is a scan as a phone reports it, with what its code is worth.
 
     `is_online` says that the passenger waits for the answer: what is known by now counts. Offline
-    `lets_on` is what the phone decided by itself. `body_hash` stands for what makes it the same scan again.
+    `lets_on` is what the phone decided by itself. `body_hash` stands for what makes it the same
+    scan again.
     """
 
     scan_id: str
