@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import asyncpg
 import grpc
 from google.protobuf.message import Message
 
+from services.shared.clock import SystemClock
 from tests.support.booking_process import BookingProcess, running_booking
 from tests.support.identity_process import Refusal, refusal_of
 from tests.support.ledger_process import BOOKING, LedgerProcess, minor, running_ledger
@@ -38,7 +40,7 @@ ENDED = (
 LEG_MINOR = 1_000
 
 
-class LedgerLine(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types
+class LedgerLine(grpc.aio.UnaryUnaryClientInterceptor):
     """Calls the ledger as booking does over the mesh; may be cut, and lose calls or answers."""
 
     def __init__(self) -> None:
@@ -67,6 +69,16 @@ def _away() -> grpc.aio.AioRpcError:
     )
 
 
+class AheadClock(SystemClock):
+    """Is as much ahead of the machine's clock as a test says."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
 @dataclass
 class Shop:
     """A booking process, the ledger that it is pointed at, and people who buy."""
@@ -74,7 +86,13 @@ class Shop:
     booking: BookingProcess
     ledger: LedgerProcess
     line: LedgerLine
+    clock: AheadClock
+    database: TestDatabase
     others: list[BookingProcess] = field(default_factory=list)
+
+    def seconds_pass(self, seconds: float) -> None:
+        """Let the clock of booking go on; the ledger's does not."""
+        self.clock.ahead += timedelta(seconds=seconds)
 
     async def passenger(self, amount_minor: int = 10_000) -> str:
         """Return a new passenger with so much in the wallet."""
@@ -200,7 +218,7 @@ def booking_request(
                 for seat in hold.seats
             ],
             "payment_method": method,
-            "gateway": "PAYHERE" if method == GATEWAY else "",
+            "gateway": "KASHIER" if method == GATEWAY else "",
             "request_id": new_id(),
             **values,
         }
@@ -218,7 +236,7 @@ async def running_shop(
     **values: Any,
 ) -> AsyncIterator[Shop]:
     """Run ledger and booking until the block ends."""
-    mint, line = TokenMint(), LedgerLine()
+    mint, line, clock = TokenMint(), LedgerLine(), AheadClock()
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(
             running_ledger(
@@ -239,6 +257,7 @@ async def running_shop(
                     valkey_url=valkey_url,
                     mint=mint,
                     ledger=channel,
+                    clock=clock,
                     instance=f"booking-{number}",
                     booking_worker_seconds=0.05,
                     booking_sweep_seconds=0.05,
@@ -247,4 +266,4 @@ async def running_shop(
             )
             for number in range(processes)
         ]
-        yield Shop(running[0], ledger, line, list(running[1:]))
+        yield Shop(running[0], ledger, line, clock, database, list(running[1:]))

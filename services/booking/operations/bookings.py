@@ -15,6 +15,7 @@ from services.booking.domain.turns import RequestKey
 from services.booking.errors.bookings import (
     BookingNotYoursError,
     PaymentFailedError,
+    PaymentMethodNotAllowedError,
     RoleNotAllowedError,
 )
 from services.booking.errors.holds import HoldNotYoursError
@@ -37,6 +38,8 @@ _PAGE_SIZE = 20
 _PAGE_SIZE_MAX = 100
 _STAFF = ("ADMIN", "BUSINESS")
 _CODE_BITS = 40
+# The gateway is not one of the operator's, or does not take the currency.
+_NO_SUCH_WAY = ("GATEWAY_NOT_CONFIGURED", "CURRENCY_MISMATCH")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +154,8 @@ class Bookings:
             degraded = True
         if booking.state is BookingState.PAYMENT_FAILED:
             self._worker.soon(booking)
+            if booking.failure_reason in _NO_SUCH_WAY:
+                raise PaymentMethodNotAllowedError(booking.trip_id, payment_method=wish.method)
             raise PaymentFailedError(booking.booking_id, ledger_reason=booking.failure_reason)
         if not degraded:
             self._worker.soon(booking)
