@@ -14,7 +14,6 @@ from services.stack.passwords import write_private_file
 from wayfare.booking.v1 import ticket_pb2
 from wayfare_client.tickets import TripScanner
 
-
 _M = TypeVar("_M", bound=Message)
 
 
