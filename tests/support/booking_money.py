@@ -21,6 +21,7 @@ from tests.support.location_values import TENANT, new_id
 from tests.support.stack_fixtures import TestDatabase
 from wayfare.booking.v1 import booking_pb2, hold_pb2, trip_pb2
 from wayfare.booking.v1 import booking_service_pb2 as pb
+from wayfare.ledger.v1.ledger_service_pb2 import GetBalanceRequest
 
 WALLET = trip_pb2.PAYMENT_METHOD_WALLET
 CASH = trip_pb2.PAYMENT_METHOD_CASH
@@ -89,6 +90,7 @@ class Shop:
     clock: AheadClock
     database: TestDatabase
     others: list[BookingProcess] = field(default_factory=list)
+    _connection: "asyncpg.Connection[Any] | None" = None
 
     def seconds_pass(self, seconds: float) -> None:
         """Let the clock of booking go on; the ledger's does not."""
@@ -176,21 +178,26 @@ class Shop:
 
     async def money_of(self, user_id: str) -> tuple[int, int]:
         """Return what is posted to somebody's wallet, and what is pending out of it."""
-        account = await self.ledger.account(user_id)
-        return minor(account.posted), minor(account.pending_out)
+        request = GetBalanceRequest(user_id=user_id, tenant_id=TENANT)
+        wallets = (await self.ledger.call("GetBalance", request)).wallets
+        posted = sum(minor(one.posted) for one in wallets)
+        return posted, sum(minor(one.pending_out) for one in wallets)
 
     async def rows(self, query: str, *values: Any) -> list[Any]:
         """Ask the booking schema, as the service's own work."""
-        connection = await asyncpg.connect(self.booking.settings.database_url.get_secret_value())
-        try:
-            await connection.execute(
+        if self._connection is None:
+            dsn = self.booking.settings.database_url.get_secret_value()
+            self._connection = await asyncpg.connect(dsn)
+            await self._connection.execute(
                 "SELECT set_config('app.tenant_id', $1, false),"
                 " set_config('app.role', 'SERVICE', false)",
                 TENANT,
             )
-            return list(await connection.fetch(query, *values))
-        finally:
-            await connection.close()
+        return list(await self._connection.fetch(query, *values))
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
 
     async def claims(self, trip_id: str) -> dict[str, tuple[str, str]]:
         """Return by seat its state and owner, where the same on all its legs."""
@@ -259,11 +266,15 @@ async def running_shop(
                     ledger=channel,
                     clock=clock,
                     instance=f"booking-{number}",
-                    booking_worker_seconds=0.05,
-                    booking_sweep_seconds=0.05,
-                    **values,
+                    **{
+                        "booking_worker_seconds": 0.05,
+                        "booking_sweep_seconds": 0.05,
+                        **values,
+                    },
                 )
             )
             for number in range(processes)
         ]
-        yield Shop(running[0], ledger, line, clock, database, list(running[1:]))
+        shop = Shop(running[0], ledger, line, clock, database, list(running[1:]))
+        stack.push_async_callback(shop.close)
+        yield shop
