@@ -209,7 +209,12 @@ def _trips(
     )
     layouts = Layouts(store=layout_store, clock=clock, ids=ids)
     search = Search(
-        store=trip_store, layouts=layout_store, taken=PostgresTakenSeats(database), clock=clock
+        store=trip_store,
+        layouts=layout_store,
+        taken=PostgresTakenSeats(database),
+        clock=clock,
+        chunk=settings.booking_search_chunk,
+        chunks_max=settings.booking_search_chunks_max,
     )
     upkeep = RequestUpkeep(
         store=PostgresRequestStore(database),

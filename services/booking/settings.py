@@ -25,6 +25,12 @@ class BookingSettings(ServiceSettings):
         description="Keys that seal travellers' names: `<id>:<base64 of 32 bytes>`; of several with"
         " commas the first seals, all open."
     )
+    booking_search_chunk: int = Field(
+        100, ge=1, le=1_000, description="Trips looked at together while full ones are left out."
+    )
+    booking_search_chunks_max: int = Field(
+        10, ge=1, le=100, description="How often that is done for a page; then it ends short."
+    )
     booking_request_days_kept: int = Field(
         30, ge=1, description="Days for which a request_id of trips and layouts is remembered."
     )

@@ -2,7 +2,8 @@
 
 It answers in lines of JSON, each with one key, for the program that started it: `progress` while it
 works, then `summary`, or `overview`, or `feed` and one `plan` per trip, or `broken` with the
-faults, or `error`. People use `wayfare gtfs`. The exit code is 0, or 1 for a broken feed, or 2 for anything else.
+faults, or `error`. People use `wayfare gtfs` and `wayfare trips`. The exit code is 0, or 1 for a
+broken feed, or 2 for anything else.
 """
 
 import argparse

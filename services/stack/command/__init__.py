@@ -15,6 +15,7 @@ from services.stack.command.pay import pay
 from services.stack.command.replay import replay
 from services.stack.command.session import login, token
 from services.stack.command.status import status
+from services.stack.command.trips import trips
 from services.stack.command.up import up
 from services.stack.errors import StackError
 from wayfare_client import WayfareError
@@ -38,6 +39,7 @@ for _command in _COMMANDS:
     application.command()(_command)
 application.add_typer(gtfs, name="gtfs")
 application.add_typer(dlq, name="dlq")
+application.add_typer(trips, name="trips")
 
 
 def main() -> None:
