@@ -54,7 +54,9 @@ class TicketCalls:
     async def verify_ticket(self, request: pb.VerifyTicketRequest) -> ticket_pb2.ScanResult:
         """Verify a ticket on board and use it."""
         trip_id = request.trip_id.lower()
-        code = seen_code(request.scan, trip_id=trip_id, device_id=request.device_id, field="scan")
+        code = seen_code(
+            request.scan, trip_id=trip_id, device_id=request.device_id, field="scan", online=True
+        )
         report = await self._scans.scan(
             attendant_of(current_caller()), trip_id, [code], device_id=request.device_id
         )
@@ -65,7 +67,13 @@ class TicketCalls:
         caller = current_caller()
         trip_id = request.trip_id.lower()
         codes = [
-            seen_code(scan, trip_id=trip_id, device_id=request.device_id, field=f"scans[{index}]")
+            seen_code(
+                scan,
+                trip_id=trip_id,
+                device_id=request.device_id,
+                field=f"scans[{index}]",
+                online=False,
+            )
             for index, scan in enumerate(request.scans)
         ]
         report = await self._scans.scan(

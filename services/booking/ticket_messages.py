@@ -85,7 +85,9 @@ def revocation_message(revocation: Revocation) -> ticket_pb2.TicketRevocation:
     )
 
 
-def seen_code(scan: ticket_pb2.Scan, *, trip_id: str, device_id: str, field: str) -> SeenCode:
+def seen_code(
+    scan: ticket_pb2.Scan, *, trip_id: str, device_id: str, field: str, online: bool
+) -> SeenCode:
     """Return a scan; `field` is where it stands. Raises RequestInvalidError for its time.
 
     It is the same scan again, whatever the phone says of its time and of its own verdict: who got
@@ -99,7 +101,8 @@ def seen_code(scan: ticket_pb2.Scan, *, trip_id: str, device_id: str, field: str
         kind=_KINDS[scan.kind],
         stop_index=scan.stop_index,
         scan_time=convert.moment_of(scan.scan_time, f"{field}.scan_time") if timed else None,
-        accepted_offline=scan.accepted_offline,
+        is_online=online,
+        lets_on=scan.accepted_offline,
         body_hash=hashlib.sha256("\n".join(same).encode()).digest(),
     )
 
@@ -248,30 +251,6 @@ class TicketEventMessages:
             tenant_id=tenant_id,
             aggregate_type="booking",
             aggregate_id=issued.booking_id,
-            aggregate_version=version,
-            occur_time=now,
-        )
-
-    def revoked(
-        self,
-        tenant_id: str,
-        ticket_ids: Sequence[str],
-        *,
-        booking_id: str,
-        trip_id: str,
-        version: int,
-        now: datetime,
-    ) -> NewEvent:
-        """Return the event of a booking's tickets that cannot be used any more."""
-        payload = events_pb2.TicketsRevoked(
-            booking_id=booking_id, trip_id=trip_id, ticket_ids=ticket_ids
-        )
-        return convert.new_event(
-            payload,
-            event_id=self._ids.new_id(),
-            tenant_id=tenant_id,
-            aggregate_type="booking",
-            aggregate_id=booking_id,
             aggregate_version=version,
             occur_time=now,
         )

@@ -31,7 +31,7 @@ INSERT INTO booking.bookings (booking_id, tenant_id, booking_code, trip_id, user
   payment_method, payment_state, step, currency_code, amount_minor, seats, passenger_count,
   from_stop_index, to_stop_index, fees, gateway, return_url, allow_other_seats, pending_seconds,
   expire_time, create_time, confirm_time, event_version, hold_id)
-VALUES ($1, $2, $3, $4, $5, 'CONFIRMED', $6, $7, 'REST', $8, $9, '', $10, $11, $12, '', '', '',
+VALUES ($1, $2, $3, $4, $5, 'CONFIRMED', $6, $7, 'REST', $8, $9, $15, $10, $11, $12, '', '', '',
   false, 600, $13, $13, $13, 0, $14)
 """
 
@@ -112,6 +112,10 @@ class Bus:
                 to_stop,
                 datetime.now(UTC),
                 new_id(),
+                " ".join(
+                    f"{seat.seat_number}/STANDARD/{PRICE_MINOR}/{seat.passenger_id}/{seat.ticket_id}"
+                    for seat in wanted
+                ),
             )
             for seat, name in zip(wanted, named, strict=True):
                 traveller = Traveller(
@@ -181,7 +185,7 @@ def scan(
     at: datetime | None = None,
     **values: Any,
 ) -> ticket_pb2.Scan:
-    """Return a scan of a ticket's QR code; at no time by default."""
+    """Return a scan of a ticket's QR code; `at` a time it was made offline and accepted."""
     text = ticket if isinstance(ticket, str) else qr_text(ticket.code)
     made = ticket_pb2.Scan(
         **{
@@ -194,6 +198,7 @@ def scan(
     )
     if at is not None:
         made.scan_time.CopyFrom(timestamp(at))
+        made.accepted_offline = True
     return made
 
 

@@ -26,6 +26,7 @@ _SIGNED = b"wayfare-ticket-v1:"
 _VERSION = 1
 _TICKET_BYTES = 124
 _CASH_DUE = 1
+_TEXT_MAX = 256
 _DIGITS = {
     digit: value for value, digit in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:")
 }
@@ -207,7 +208,8 @@ class TripScanner:
             self.used.add(verdict.content.ticket_id)
         scan = ticket_pb2.Scan(
             scan_id=scan_id or str(uuid.uuid4()),
-            ticket=text,
+            # What is longer is no ticket, and would be refused.
+            ticket=text[:_TEXT_MAX] or " ",
             kind=kind,
             stop_index=stop_index,
             accepted_offline=verdict.accepted,

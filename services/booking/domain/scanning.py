@@ -64,14 +64,17 @@ class Ticket:
 class WantedScan:
     """Is a scan as a phone reports it, with what its code is worth.
 
-    `body_hash` stands for what makes it the same scan again.
+    `is_online` says that the passenger waits for the answer: what is known by now counts. Offline
+    `lets_on` is what the phone decided by itself. `body_hash` stands for what makes it the same
+    scan again.
     """
 
     scan_id: str
     kind: ScanKind
     stop_index: int
     scan_time: datetime
-    accepted_offline: bool
+    is_online: bool = False
+    lets_on: bool = True
     body_hash: bytes
     verdict: Verdict
 
@@ -86,14 +89,24 @@ class MadeScan:
     kind: ScanKind
     stop_index: int
     scan_time: datetime
-    accepted_offline: bool
+    lets_on: bool
     reason: str
     body_hash: bytes
 
     @property
     def competes(self) -> bool:
         """Return whether it may be the scan of its ticket that counts."""
-        return self.kind is ScanKind.BOARD and not self.reason
+        return self.kind is ScanKind.BOARD and self.lets_on and not self.reason
+
+    def loses_to(self, use: CountedScan) -> bool:
+        """Return whether the ticket was used before it.
+
+        A phone that turned the passenger away used nothing, and was right if the other was earlier.
+        """
+        if self.kind is not ScanKind.BOARD or self.reason or use.scan_id == self.scan_id:
+            return False
+        earlier = (use.scan_time, use.device_id) <= (self.scan_time, self.device_id)
+        return self.lets_on or earlier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +184,8 @@ def _made(
         # A clock that is far behind does not make a scan earlier than its ticket.
         scan_time = max(scan_time, content.issue_time)
         if not reason:
-            reason = _reason_of(tickets.get(content.ticket_id), scan_time)
+            at = None if scan.is_online else scan_time
+            reason = _reason_of(tickets.get(content.ticket_id), at)
     return MadeScan(
         scan_id=scan.scan_id,
         ticket_id="" if content is None else content.ticket_id,
@@ -179,15 +193,17 @@ def _made(
         kind=scan.kind,
         stop_index=scan.stop_index,
         scan_time=scan_time,
-        accepted_offline=scan.accepted_offline,
+        lets_on=scan.is_online or scan.lets_on,
         reason=reason,
         body_hash=scan.body_hash,
     )
 
 
-def _reason_of(ticket: Ticket | None, scan_time: datetime) -> str:
-    """Return why a good code was not good at that time. What nobody keeps was taken back."""
-    revoked = ticket is None or (ticket.revoke_time is not None and ticket.revoke_time <= scan_time)
+def _reason_of(ticket: Ticket | None, at: datetime | None) -> str:
+    """Return why a good code was not good at that time, or by now; unkept ones were taken back."""
+    revoked = ticket is None or (
+        ticket.revoke_time is not None and (at is None or ticket.revoke_time <= at)
+    )
     return ScanReason.REVOKED if revoked else ""
 
 
@@ -216,7 +232,7 @@ def _let_compete(new: MadeScan, standing: CountedScan | None, decision: ScanDeci
 def _answer(scan: MadeScan, *, tickets: Mapping[str, Ticket], decision: ScanDecision) -> ScanAnswer:
     ticket = tickets.get(scan.ticket_id)
     use = decision.uses.get(scan.ticket_id, ticket.use if ticket else None)
-    lost = scan.competes and use is not None and use.scan_id != scan.scan_id
+    lost = use is not None and scan.loses_to(use)
     return ScanAnswer(
         scan_id=scan.scan_id,
         kind=scan.kind,

@@ -67,7 +67,8 @@ CREATE TABLE booking.ticket_revocations (
 CREATE INDEX ticket_revocations_in_order ON booking.ticket_revocations (tenant_id, transaction_id, revocation_number);
 CREATE INDEX ticket_revocations_of_trip ON booking.ticket_revocations (trip_id, transaction_id, revocation_number);
 
--- What phones saw. `reason` is why the code itself was not good at that time, '' when it was; whether another scan was
+-- What phones saw. lets_on: the phone let the passenger on if the code was good; it did not when it had no network and
+-- decided otherwise. `reason` is why the code itself was not good at that time, '' when it was; whether another scan was
 -- earlier stands in the ticket.
 CREATE TABLE booking.scans (
   tenant_id        uuid NOT NULL,
@@ -79,7 +80,7 @@ CREATE TABLE booking.scans (
   kind             text NOT NULL CHECK (kind IN ('BOARD', 'CHECK')),
   stop_index       smallint NOT NULL CHECK (stop_index BETWEEN 0 AND 63),
   scan_time        timestamptz NOT NULL,
-  accepted_offline boolean NOT NULL,
+  lets_on          boolean NOT NULL,
   reason           text NOT NULL CHECK (char_length(reason) <= 64),
   body_hash        bytea NOT NULL CHECK (octet_length(body_hash) = 32),
   create_time      timestamptz NOT NULL,

@@ -48,7 +48,8 @@ class SeenCode:
     kind: ScanKind
     stop_index: int
     scan_time: datetime | None
-    accepted_offline: bool
+    is_online: bool
+    lets_on: bool
     body_hash: bytes
 
 
@@ -312,7 +313,8 @@ def _at(scan: tuple[SeenCode, Verdict], now: datetime) -> WantedScan:
         kind=code.kind,
         stop_index=code.stop_index,
         scan_time=code.scan_time or now,
-        accepted_offline=code.accepted_offline,
+        is_online=code.is_online,
+        lets_on=code.lets_on,
         body_hash=code.body_hash,
         verdict=verdict,
     )

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 _TURN = "SELECT 1 FROM booking.trips WHERE trip_id = $1 FOR NO KEY UPDATE"
 _MADE = """
-SELECT scan_id, ticket_id, device_id, kind, stop_index, scan_time, accepted_offline, reason,
+SELECT scan_id, ticket_id, device_id, kind, stop_index, scan_time, lets_on, reason,
   body_hash
 FROM booking.scans WHERE tenant_id = $1 AND scan_id = ANY ($2::uuid[])
 """
 _TICKETS = f"SELECT {COLUMNS} FROM booking.tickets WHERE ticket_id = ANY ($1::uuid[])"  # noqa: S608 - constants of ours
 _KEEP = """
 INSERT INTO booking.scans (tenant_id, scan_id, trip_id, ticket_id, user_id, device_id, kind,
-  stop_index, scan_time, accepted_offline, reason, body_hash, create_time)
-SELECT $1, scan_id, $2, ticket_id, $3, device_id, kind, stop_index, scan_time, accepted_offline,
+  stop_index, scan_time, lets_on, reason, body_hash, create_time)
+SELECT $1, scan_id, $2, ticket_id, $3, device_id, kind, stop_index, scan_time, lets_on,
   reason, body_hash, $4
 FROM unnest($5::uuid[], $6::uuid[], $7::text[], $8::text[], $9::smallint[], $10::timestamptz[],
   $11::boolean[], $12::text[], $13::bytea[])
-  AS new (scan_id, ticket_id, device_id, kind, stop_index, scan_time, accepted_offline, reason,
+  AS new (scan_id, ticket_id, device_id, kind, stop_index, scan_time, lets_on, reason,
     body_hash)
 """
 _USE = """
@@ -163,7 +163,7 @@ class PostgresBoardingTurn:
             [scan.kind for scan in made],
             [scan.stop_index for scan in made],
             [scan.scan_time for scan in made],
-            [scan.accepted_offline for scan in made],
+            [scan.lets_on for scan in made],
             [scan.reason for scan in made],
             [scan.body_hash for scan in made],
         )
@@ -308,7 +308,7 @@ def _scan_of(row: Any) -> MadeScan:
         kind=ScanKind(row["kind"]),
         stop_index=row["stop_index"],
         scan_time=row["scan_time"],
-        accepted_offline=row["accepted_offline"],
+        lets_on=row["lets_on"],
         reason=row["reason"],
         body_hash=row["body_hash"],
     )
