@@ -108,7 +108,7 @@ class PaymentWorker:
         for one in await self._store.cash_takings(most=self._at_once):
             by_tenant.setdefault(one.tenant_id, []).append(one.booking_id)
         for tenant_id, booking_ids in by_tenant.items():
-            await self._store.tell(
+            told = await self._store.tell(
                 tenant_id,
                 [
                     Tell(booking_id=one, happening=Happening.CASH_TAKEN)
@@ -116,6 +116,8 @@ class PaymentWorker:
                 ],
             )
             await self._store.cash_told(tenant_id, booking_ids, self._clock.now())
+            for booking in told.values():
+                self.soon(booking)
 
     async def _close_trips(self) -> int:
         """Look after the bookings of trips that are over or called off."""
