@@ -151,6 +151,9 @@ CREATE TABLE booking.event_cursor (
   event_number   bigint NOT NULL
 );
 INSERT INTO booking.event_cursor (transaction_id, event_number) VALUES ('0', 0);
+
+-- What Valkey answered last, of each of its streams: a Valkey that has less lost something.
+ALTER TABLE booking.event_cursor ADD COLUMN stream_ids text[] NOT NULL DEFAULT '{}';
 CREATE TRIGGER events_are_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON booking.events
   FOR EACH STATEMENT EXECUTE FUNCTION booking.refuse_change();
 
