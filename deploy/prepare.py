@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from services.stack.certificates import ENVOY, write_certificates
-from services.stack.passwords import read_or_create_secret, write_private_file
+from services.stack.passwords import read_or_create_key, read_or_create_secret, write_private_file
 from services.stack.payment_gateways import payment_accounts
 from services.stack.signing_keys import ensure_signing_key, write_jwks
 from wayfare_envoy.render import render_bootstrap
@@ -55,6 +55,8 @@ def prepare(output: Path, *, now: datetime) -> None:
     signing_keys = output / "identity" / "signing-keys"
     ensure_signing_key(signing_keys, now=now)
     read_or_create_secret(output / "identity" / "admin-password")
+    read_or_create_key(output / "booking" / "ticket-key-secrets")
+    read_or_create_key(output / "booking" / "passenger-keys", key_id="1")
     superuser = read_or_create_secret(output / "postgres" / "password")
     _write_dsn(output / "migrate" / "database-url", role="postgres", password=superuser)
     for service in SERVICES:

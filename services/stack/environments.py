@@ -3,7 +3,7 @@
 import os
 
 from services.stack.home import Home
-from services.stack.passwords import read_or_create_secret
+from services.stack.passwords import read_or_create_key, read_or_create_secret
 from services.stack.payment_gateways import payment_accounts
 
 DEMO_TENANT_ID = "0198c000-0000-7000-8000-000000000001"
@@ -56,5 +56,13 @@ def service_environment(
             "WAYFARE_IDENTITY_BOOTSTRAP_TENANT_NAME": DEMO_TENANT_NAME,
             "WAYFARE_IDENTITY_BOOTSTRAP_ADMIN_PHONE": DEMO_ADMIN_PHONE,
             "WAYFARE_IDENTITY_BOOTSTRAP_ADMIN_PASSWORD": admin_password(home),
+        }
+    if service == "booking":
+        folder = home.secrets / "booking"
+        environment |= {
+            "WAYFARE_BOOKING_TICKET_KEY_SECRETS": read_or_create_key(folder / "ticket-key-secrets"),
+            "WAYFARE_BOOKING_PASSENGER_KEYS": read_or_create_key(
+                folder / "passenger-keys", key_id="1"
+            ),
         }
     return environment

@@ -14,6 +14,7 @@ from services.stack.command.ledger import ledger
 from services.stack.command.maintenance import certs, logs, migrate, reset
 from services.stack.command.pay import pay
 from services.stack.command.replay import replay
+from services.stack.command.scan import scan
 from services.stack.command.session import login, token
 from services.stack.command.status import status
 from services.stack.command.trips import trips
@@ -35,7 +36,7 @@ application = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_COMMANDS = (up, demo, status, logs, login, token, replay, follow, pay, certs, migrate, reset)
+_COMMANDS = (up, demo, status, logs, login, token, replay, follow, pay, scan, certs, migrate, reset)
 for _command in _COMMANDS:
     application.command()(_command)
 application.add_typer(gtfs, name="gtfs")
