@@ -44,3 +44,9 @@ class BookingSettings(ServiceSettings):
     booking_heartbeat_seconds: float = Field(
         15.0, gt=0, description="How long a WatchSeats is silent at most."
     )
+    booking_event_tick_seconds: float = Field(
+        0.004,
+        ge=0,
+        le=0.1,
+        description="How long a busy process lets events of RPCs gather; 0 handles each at once.",
+    )
