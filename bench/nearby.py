@@ -30,6 +30,7 @@ from services.location.domain.positions import Fix
 from services.location.ports.live import POSITION, Publisher, Update
 from services.location.store.live import ValkeyLiveStore
 from services.shared.clock import SystemClock
+from services.shared.tasks import cancel_all
 from services.shared.valkey import open_valkey
 from services.stack.embedded import EmbeddedStack, StackOptions
 from wayfare.location.v1 import (
@@ -41,7 +42,8 @@ from wayfare.location.v1 import (
 
 # As large as Liverpool with its surroundings: some 20 by 20 km.
 _SOUTH, _WEST, _NORTH, _EAST = 53.32, -3.05, 53.50, -2.75
-_BATCH = 256
+# What a location process gathers in a tick: Valkey answers nobody while it takes a batch.
+_BATCH = 64
 _REFRESH_SECONDS = 24.0
 
 
@@ -222,8 +224,7 @@ async def bench(options: argparse.Namespace, console: Console) -> None:
             answers = await asyncio.wrap_future(asking)
         after = read_cpu(process_ids)
         sent = (await worker.ask("stop"))["sent"]
-        fresh.cancel()
-        await asyncio.wait([fresh])
+        await cancel_all([fresh])
         cpu = {name: after.parts[name] - before.parts[name] for name in after.parts}
         _print(console, options, answers, sent, cpu, after.at - before.at)
 

@@ -21,7 +21,8 @@ from pathlib import Path
 import yaml
 
 from services.stack.certificates import ENVOY, write_certificates
-from services.stack.passwords import read_or_create_secret, write_private_file
+from services.stack.passwords import read_or_create_key, read_or_create_secret, write_private_file
+from services.stack.payment_gateways import payment_accounts
 from services.stack.signing_keys import ensure_signing_key, write_jwks
 from wayfare_envoy.render import render_bootstrap
 from wayfare_envoy.topology import Endpoint, Topology
@@ -54,6 +55,8 @@ def prepare(output: Path, *, now: datetime) -> None:
     signing_keys = output / "identity" / "signing-keys"
     ensure_signing_key(signing_keys, now=now)
     read_or_create_secret(output / "identity" / "admin-password")
+    read_or_create_key(output / "booking" / "ticket-key-secrets")
+    read_or_create_key(output / "booking" / "passenger-keys", key_id="1")
     superuser = read_or_create_secret(output / "postgres" / "password")
     _write_dsn(output / "migrate" / "database-url", role="postgres", password=superuser)
     for service in SERVICES:
@@ -62,6 +65,7 @@ def prepare(output: Path, *, now: datetime) -> None:
         _write_dsn(output / service / "database-url", role=role, password=password)
         _copy_certificates(authority, output / service, service)
         write_jwks(signing_keys, output / service / "jwks.json")
+    _write_payment_gateways(output)
     _prepare_envoy(output / ENVOY, authority=authority, signing_keys=signing_keys)
 
 
@@ -101,6 +105,14 @@ def _copy_certificates(authority: Path, folder: Path, name: str) -> None:
 def _write_dsn(path: Path, *, role: str, password: str) -> None:
     dsn = f"postgresql://{role}:{password}@postgres:5432/wayfare?sslmode=disable"
     write_private_file(path, f"{dsn}\n".encode())
+
+
+def _write_payment_gateways(output: Path) -> None:
+    """Write test accounts, unless somebody put accounts of their own there."""
+    path = output / "ledger" / "payment-gateways"
+    if not path.exists():
+        setting = payment_accounts(output / "migrate" / "secrets").setting()
+        write_private_file(path, f"{setting}\n".encode())
 
 
 def _hand_over(output: Path) -> None:

@@ -6,18 +6,37 @@ Called by __main__.py.
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from services.booking.domain.overriding import NoBookings
+import grpc
+
+from services.booking.booking_messages import CONVERSIONS
+from services.booking.domain.booking_overrides import BookedSeatsByHand
+from services.booking.manifest_calls import ManifestCalls
 from services.booking.operations.layouts import Layouts
+from services.booking.operations.manifests import Manifests
 from services.booking.operations.request_upkeep import RequestUpkeep
+from services.booking.operations.scans import Scans
 from services.booking.operations.search import Search
+from services.booking.operations.ticket_keys import TicketKeys
+from services.booking.operations.tickets import Tickets
 from services.booking.operations.trips import Trips
+from services.booking.passenger_vault import KeyRing, PassengerVault
 from services.booking.seating import Seating, open_tail
+from services.booking.selling import Selling
 from services.booking.servicer import BookingServicer
 from services.booking.settings import BookingSettings
+from services.booking.store.boarding import PostgresBoardingStore
+from services.booking.store.booking_part import BookingPart
 from services.booking.store.layouts import PostgresLayoutStore
+from services.booking.store.manifests import PostgresManifestStore
 from services.booking.store.requests import PostgresRequestStore
 from services.booking.store.taken_seats import PostgresTakenSeats
+from services.booking.store.ticket_keys import PostgresTicketKeyStore
+from services.booking.store.tickets import PostgresTicketStore
+from services.booking.store.travellers import PostgresTravellers
 from services.booking.store.trips import PostgresTripStore
+from services.booking.ticket_calls import TicketCalls
+from services.booking.ticket_key_seal import AesKeySeal
+from services.booking.ticket_messages import TicketEventMessages
 from services.booking.trip_calls import TripCalls
 from services.booking.trip_messages import TripEventMessages
 from services.shared.clock import Clock, SystemClock
@@ -42,6 +61,7 @@ from services.shared.valkey import open_valkey, ping_valkey
 from wayfare.booking.v1 import booking_service_pb2
 from wayfare.booking.v1.booking_service_pb2_grpc import add_BookingServiceServicer_to_server
 from wayfare.identity.v1 import identity_service_pb2
+from wayfare.ledger.v1 import ledger_service_pb2
 
 SERVICE_NAME = "booking"
 
@@ -54,15 +74,30 @@ async def build(stack: AsyncExitStack) -> tuple[RpcServer, Sequence[Background]]
     )
     clock = SystemClock()
     identity = identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"]
-    channel = mesh_channel(settings, SERVICE_NAME, [identity])
+    ledger = ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]
+    channel = mesh_channel(settings, SERVICE_NAME, [identity, ledger])
     stack.push_async_callback(channel.close)
-    return await wire(stack, settings, clock=clock, api_keys=IdentityApiKeyVerifier(channel, clock))
+    return await wire(
+        stack,
+        settings,
+        clock=clock,
+        api_keys=IdentityApiKeyVerifier(channel, clock),
+        ledger=channel,
+    )
 
 
 async def wire(
-    stack: AsyncExitStack, settings: BookingSettings, *, clock: Clock, api_keys: ApiKeyVerifier
+    stack: AsyncExitStack,
+    settings: BookingSettings,
+    *,
+    clock: Clock,
+    api_keys: ApiKeyVerifier,
+    ledger: grpc.aio.Channel,
 ) -> tuple[RpcServer, Sequence[Background]]:
-    """Return the server and its background work; what is opened is closed by `stack`."""
+    """Return the server and its background work; what is opened is closed by `stack`.
+
+    `ledger` is a channel on which LedgerService is called.
+    """
     ids = Uuid7Source(clock)
     database = await open_database(
         settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
@@ -77,6 +112,16 @@ async def wire(
     layout_store = PostgresLayoutStore(database, clock)
     trip_calls, upkeep = _trips(settings, database, layout_store, clock=clock, ids=ids)
 
+    ticket_keys = _ticket_keys(settings, database, clock=clock, ids=ids)
+    vault = _vault(settings)
+    ticket_calls, manifest_calls = _tickets(
+        database, PostgresTravellers(database, vault), keys=ticket_keys, clock=clock, ids=ids
+    )
+
+    async def by_hand(tenant_id: str, reason: str) -> BookedSeatsByHand:
+        signer = await ticket_keys.signer(tenant_id)
+        return BookedSeatsByHand(signer=signer, reason=reason, ticket_id=ids.new_id())
+
     seating = Seating(
         settings=settings,
         database=database,
@@ -87,7 +132,25 @@ async def wire(
         clock=clock,
         ids=ids,
         service=SERVICE_NAME,
-        bookings=NoBookings(),
+        bookings=by_hand,
+        parts=[BookingPart()],
+        conversions=CONVERSIONS,
+    )
+
+    selling = Selling(
+        settings=settings,
+        database=database,
+        events=open_tail(stack, settings),
+        trips=PostgresTripStore(database, clock),
+        seats=seating.store,
+        batcher=seating.batcher,
+        happenings=seating.happenings,
+        ledger=ledger,
+        keys=ticket_keys,
+        vault=vault,
+        clock=clock,
+        ids=ids,
+        service=SERVICE_NAME,
     )
 
     relay = EventRelay(
@@ -97,31 +160,34 @@ async def wire(
         idle_seconds=settings.booking_relay_seconds,
         entries_kept=settings.booking_event_entries_kept,
     )
+    tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
+    dependencies = [
+        Dependency(name="postgresql", check=database.ping),
+        Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
+    ]
     rpc = RpcServer(
         service_name=SERVICE_NAME,
         settings=settings,
-        authenticator=Authenticator(
-            TokenVerifier(JwksFile(settings.jwks_file, clock), clock), api_keys
-        ),
+        authenticator=Authenticator(tokens, api_keys),
         rate_limiter=rate_limiter,
         clock=clock,
         ids=ids,
         raw_methods=["WatchSeats"],
         services=[booking_service_pb2.DESCRIPTOR.services_by_name["BookingService"]],
-        dependencies=[
-            Dependency(name="postgresql", check=database.ping),
-            Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
-        ],
+        dependencies=dependencies,
     )
     servicer = BookingServicer(
         trip_calls=trip_calls,
         hold_calls=seating.hold_calls,
         seat_map_calls=seating.seat_map_calls,
         override_calls=seating.override_calls,
+        booking_calls=selling.booking_calls,
+        ticket_calls=ticket_calls,
+        manifest_calls=manifest_calls,
     )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
     rpc.on_drain(seating.seat_map_calls.drain_all)
-    return rpc, [upkeep.run, relay.run, *seating.background]
+    return rpc, [upkeep.run, relay.run, *seating.background, *selling.background]
 
 
 def _trips(
@@ -143,7 +209,12 @@ def _trips(
     )
     layouts = Layouts(store=layout_store, clock=clock, ids=ids)
     search = Search(
-        store=trip_store, layouts=layout_store, taken=PostgresTakenSeats(database), clock=clock
+        store=trip_store,
+        layouts=layout_store,
+        taken=PostgresTakenSeats(database),
+        clock=clock,
+        chunk=settings.booking_search_chunk,
+        chunks_max=settings.booking_search_chunks_max,
     )
     upkeep = RequestUpkeep(
         store=PostgresRequestStore(database),
@@ -151,3 +222,48 @@ def _trips(
         days_kept=settings.booking_request_days_kept,
     )
     return TripCalls(trips=trips, layouts=layouts, search=search, clock=clock), upkeep
+
+
+def _vault(settings: BookingSettings) -> PassengerVault:
+    """Return what keeps travellers' names secret."""
+    return PassengerVault(KeyRing.parse(settings.booking_passenger_keys.get_secret_value()))
+
+
+def _ticket_keys(
+    settings: BookingSettings, database: Database, *, clock: Clock, ids: IdSource
+) -> TicketKeys:
+    """Return what knows the keys that sign tickets."""
+    return TicketKeys(
+        store=PostgresTicketKeyStore(database, clock),
+        seal=AesKeySeal.parse(settings.booking_ticket_key_secrets.get_secret_value()),
+        clock=clock,
+        ids=ids,
+    )
+
+
+def _tickets(
+    database: Database,
+    travellers: PostgresTravellers,
+    *,
+    keys: TicketKeys,
+    clock: Clock,
+    ids: IdSource,
+) -> tuple[TicketCalls, ManifestCalls]:
+    """Return what passengers and conductors' phones call."""
+    trips = PostgresTripStore(database, clock)
+    scans = Scans(
+        trips=trips,
+        store=PostgresBoardingStore(database, clock),
+        keys=keys,
+        travellers=travellers,
+        events=TicketEventMessages(ids),
+        clock=clock,
+    )
+    manifests = Manifests(
+        trips=trips, store=PostgresManifestStore(database), travellers=travellers, clock=clock
+    )
+    tickets = Tickets(store=PostgresTicketStore(database), trips=trips, clock=clock)
+    return (
+        TicketCalls(tickets=tickets, scans=scans, keys=keys, clock=clock),
+        ManifestCalls(manifests=manifests, scans=scans),
+    )

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from services.booking import seat_messages
-from services.booking.domain.overriding import BookedSeats
 from services.booking.hold_calls import HoldCalls
 from services.booking.operations.holds import Holds, HoldSweep
-from services.booking.operations.overrides import Overrides
+from services.booking.operations.overrides import BookedSeatsFor, Overrides
 from services.booking.operations.seat_batcher import SeatBatcher
 from services.booking.operations.seat_hub import SeatHub
 from services.booking.operations.seat_maps import SeatMaps
@@ -48,7 +47,7 @@ class Seating:
         clock: Clock,
         ids: IdSource,
         service: str,
-        bookings: BookedSeats,
+        bookings: BookedSeatsFor,
         parts: Sequence[StorePart] = (),
         conversions: Mapping[type, Convert] | None = None,
     ) -> None:
@@ -57,10 +56,11 @@ class Seating:
         `parts` read and write other tables in the transactions that change seats, and `conversions`
         make the events that their changes tell. `tail` is a client for reads that wait.
         """
-        store = PostgresSeatStore(database, layouts, [SeatOverridePart(), *parts])
+        self.store = store = PostgresSeatStore(database, layouts, [SeatOverridePart(), *parts])
+        self.happenings = HappeningMessages(ids, conversions or {})
         self.batcher = SeatBatcher(
             store=store,
-            event_of=HappeningMessages(ids, conversions or {}).event_of,
+            event_of=self.happenings.event_of,
             clock=clock,
             batch_max=settings.booking_batch_max,
             waiting_max=settings.booking_waiting_max,

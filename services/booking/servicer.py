@@ -5,16 +5,21 @@ Policy and errors are the interceptor's.
 
 from typing import TYPE_CHECKING, Any
 
+from services.booking.booking_calls import BookingCalls
 from services.booking.hold_calls import HoldCalls
+from services.booking.manifest_calls import ManifestCalls
 from services.booking.override_calls import OverrideCalls
 from services.booking.seat_map_calls import SeatMapCalls
+from services.booking.ticket_calls import TicketCalls
 from services.booking.trip_calls import TripCalls
 from wayfare.booking.v1 import booking_service_pb2 as pb
+from wayfare.booking.v1.booking_pb2 import Booking
 from wayfare.booking.v1.booking_service_pb2_grpc import BookingServiceServicer
 from wayfare.booking.v1.hold_pb2 import Hold
 from wayfare.booking.v1.layout_pb2 import SeatLayout
-from wayfare.booking.v1.manifest_pb2 import SeatOverride
+from wayfare.booking.v1.manifest_pb2 import BoardingCounts, Manifest, SeatOverride
 from wayfare.booking.v1.seat_map_pb2 import SeatMap
+from wayfare.booking.v1.ticket_pb2 import ScanResult, Ticket, TicketKey
 from wayfare.booking.v1.trip_pb2 import Trip
 
 if TYPE_CHECKING:
@@ -31,14 +36,20 @@ class BookingServicer(BookingServiceServicer):
         *,
         trip_calls: TripCalls,
         hold_calls: HoldCalls,
+        ticket_calls: TicketCalls,
+        manifest_calls: ManifestCalls,
         seat_map_calls: SeatMapCalls,
         override_calls: OverrideCalls,
+        booking_calls: BookingCalls,
     ) -> None:
         """Take the calls of each part."""
         self._trips = trip_calls
         self._holds = hold_calls
+        self._tickets = ticket_calls
+        self._manifests = manifest_calls
         self._seat_maps = seat_map_calls
         self._overrides = override_calls
+        self._bookings = booking_calls
 
     async def CreateSeatLayout(
         self, request: pb.CreateSeatLayoutRequest, context: "Context"
@@ -86,6 +97,48 @@ class BookingServicer(BookingServiceServicer):
         """List trips."""
         return await self._trips.list_trips(request)
 
+    async def GetTicket(self, request: pb.GetTicketRequest, context: "Context") -> Ticket:
+        """Get a ticket."""
+        return await self._tickets.get_ticket(request)
+
+    async def VerifyTicket(self, request: pb.VerifyTicketRequest, context: "Context") -> ScanResult:
+        """Verify a ticket on board."""
+        return await self._tickets.verify_ticket(request)
+
+    async def ReportScans(
+        self, request: pb.ReportScansRequest, context: "Context"
+    ) -> pb.ReportScansResponse:
+        """Report scans that were made without a network."""
+        return await self._tickets.report_scans(request)
+
+    async def ListTicketKeys(
+        self, request: pb.ListTicketKeysRequest, context: "Context"
+    ) -> pb.ListTicketKeysResponse:
+        """List the keys that verify tickets."""
+        return await self._tickets.list_ticket_keys(request)
+
+    async def RotateTicketKey(
+        self, request: pb.RotateTicketKeyRequest, context: "Context"
+    ) -> TicketKey:
+        """Make a new key."""
+        return await self._tickets.rotate_ticket_key(request)
+
+    async def ListTicketRevocations(
+        self, request: pb.ListTicketRevocationsRequest, context: "Context"
+    ) -> pb.ListTicketRevocationsResponse:
+        """List revoked tickets."""
+        return await self._tickets.list_ticket_revocations(request)
+
+    async def GetManifest(self, request: pb.GetManifestRequest, context: "Context") -> Manifest:
+        """Get who travels on a trip."""
+        return await self._manifests.get_manifest(request)
+
+    async def ReportBoarding(
+        self, request: pb.ReportBoardingRequest, context: "Context"
+    ) -> BoardingCounts:
+        """Report by hand who got on."""
+        return await self._manifests.report_boarding(request)
+
     async def HoldSeats(self, request: pb.HoldSeatsRequest, context: "Context") -> Hold:
         """Hold seats."""
         return await self._holds.hold_seats(request)
@@ -123,3 +176,21 @@ class BookingServicer(BookingServiceServicer):
     ) -> pb.ListSeatOverridesResponse:
         """List what was changed by hand."""
         return await self._overrides.list_seat_overrides(request)
+
+    async def CreateBooking(self, request: pb.CreateBookingRequest, context: "Context") -> Booking:
+        """Book and pay what a hold keeps."""
+        return await self._bookings.create_booking(request)
+
+    async def GetBooking(self, request: pb.GetBookingRequest, context: "Context") -> Booking:
+        """Get a booking."""
+        return await self._bookings.get_booking(request)
+
+    async def ListBookings(
+        self, request: pb.ListBookingsRequest, context: "Context"
+    ) -> pb.ListBookingsResponse:
+        """List bookings."""
+        return await self._bookings.list_bookings(request)
+
+    async def CancelBooking(self, request: pb.CancelBookingRequest, context: "Context") -> Booking:
+        """Cancel a booking."""
+        return await self._bookings.cancel_booking(request)

@@ -6,23 +6,28 @@ Called by __main__.py.
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from services.ledger import convert
+from services.ledger import convert, deposit_messages
+from services.ledger.domain.deposits import Deposit
 from services.ledger.domain.transfers import Transfer
+from services.ledger.gateways import ConfiguredGateways
 from services.ledger.operations.accounts import Accounts
+from services.ledger.operations.deposits import Deposits
 from services.ledger.operations.posting import Poster
 from services.ledger.operations.transfers import Transfers
 from services.ledger.operations.upkeep import Upkeep
+from services.ledger.operations.webhook_audit import WebhookAudit
+from services.ledger.operations.webhooks import Webhooks
 from services.ledger.ports import NewEvent
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
-from services.ledger.store import PostgresLedgerStore
+from services.ledger.store import PostgresDepositStore, PostgresLedgerStore
 from services.shared.clock import Clock, SystemClock
 from services.shared.events.log import EventLog
 from services.shared.events.relay import EventRelay
 from services.shared.health import Dependency
-from services.shared.ids import Uuid7Source
+from services.shared.ids import IdSource, Uuid7Source
 from services.shared.logs import configure_logging
-from services.shared.postgres import open_database
+from services.shared.postgres import Database, open_database
 from services.shared.rpc.api_keys import IdentityApiKeyVerifier
 from services.shared.rpc.authentication import (
     ApiKeyVerifier,
@@ -32,7 +37,7 @@ from services.shared.rpc.authentication import (
 )
 from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
-from services.shared.rpc.rate_limits import ValkeyRateLimiter
+from services.shared.rpc.rate_limits import RateLimiter, ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
 from services.shared.valkey import open_valkey, ping_valkey
 from wayfare.identity.v1 import identity_service_pb2
@@ -93,6 +98,7 @@ async def wire(
         expire_seconds=settings.ledger_expire_seconds,
         fold_seconds=settings.ledger_fold_seconds,
     )
+    deposits, webhooks, audit = _deposit_rooms(settings, database, poster, clock, ids)
     relay = EventRelay(
         log=EventLog(database, SERVICE_NAME),
         valkey=valkey,
@@ -100,7 +106,42 @@ async def wire(
         idle_seconds=settings.ledger_relay_seconds,
         entries_kept=settings.ledger_event_entries_kept,
     )
-    rpc = RpcServer(
+    rpc = _rpc_server(
+        settings,
+        clock=clock,
+        ids=ids,
+        api_keys=api_keys,
+        rate_limiter=rate_limiter,
+        dependencies=[
+            Dependency(name="postgresql", check=database.ping),
+            Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
+        ],
+    )
+    servicer = LedgerServicer(
+        accounts=Accounts(store), transfers=transfers, deposits=deposits, webhooks=webhooks
+    )
+    add_LedgerServiceServicer_to_server(servicer, rpc.server)
+    return rpc, [
+        poster.run,
+        upkeep.expire_forever,
+        upkeep.fold_forever,
+        deposits.work_forever,
+        audit.sum_forever,
+        relay.run,
+    ]
+
+
+def _rpc_server(
+    settings: LedgerSettings,
+    *,
+    clock: Clock,
+    ids: IdSource,
+    api_keys: ApiKeyVerifier,
+    rate_limiter: RateLimiter,
+    dependencies: Sequence[Dependency],
+) -> RpcServer:
+    """Return the server of LedgerService, without its methods."""
+    return RpcServer(
         service_name=SERVICE_NAME,
         settings=settings,
         authenticator=Authenticator(
@@ -110,11 +151,48 @@ async def wire(
         clock=clock,
         ids=ids,
         services=[ledger_service_pb2.DESCRIPTOR.services_by_name["LedgerService"]],
-        dependencies=[
-            Dependency(name="postgresql", check=database.ping),
-            Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
-        ],
+        dependencies=dependencies,
     )
-    servicer = LedgerServicer(accounts=Accounts(store), transfers=transfers)
-    add_LedgerServiceServicer_to_server(servicer, rpc.server)
-    return rpc, [poster.run, upkeep.expire_forever, upkeep.fold_forever, relay.run]
+
+
+def _deposit_rooms(
+    settings: LedgerSettings,
+    database: Database,
+    poster: Poster,
+    clock: Clock,
+    ids: IdSource,
+) -> tuple[Deposits, Webhooks, WebhookAudit]:
+    """Return the parts that deposits and webhooks need."""
+
+    def event_of(deposit: Deposit) -> NewEvent:
+        return deposit_messages.event_of(deposit, event_id=ids.new_id())
+
+    store = PostgresDepositStore(database, clock)
+    gateways = ConfiguredGateways(settings.ledger_payment_gateways)
+    deposits = Deposits(
+        store=store,
+        poster=poster,
+        gateways=gateways,
+        event_of=event_of,
+        clock=clock,
+        public_url=settings.ledger_public_url,
+        usual_seconds=settings.ledger_deposit_seconds,
+        work_seconds=settings.ledger_deposit_work_seconds,
+    )
+    audit = WebhookAudit(
+        store=store,
+        clock=clock,
+        stranger_lines_per_minute=settings.ledger_webhook_stranger_lines,
+        gateway_lines_per_minute=settings.ledger_webhook_gateway_lines,
+        sum_seconds=settings.ledger_webhook_sum_seconds,
+    )
+    webhooks = Webhooks(
+        store=store,
+        deposits=deposits,
+        gateways=gateways,
+        audit=audit,
+        event_of=event_of,
+        clock=clock,
+        ids=ids,
+    )
+    return deposits, webhooks, audit

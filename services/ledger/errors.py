@@ -20,6 +20,7 @@ class FundsInsufficientError(DomainError):
         self, subject: str, *, currency_code: str, available_minor: int, required_minor: int
     ) -> None:
         """Name the wallet's owner, what there is and what is needed."""
+        self.available_minor = available_minor
         super().__init__(
             "The wallet does not have this much.",
             metadata={

@@ -6,13 +6,14 @@ Policy and errors are the interceptor's.
 from typing import TYPE_CHECKING, Any
 
 from services.ledger import convert
+from services.ledger.calls import reader_of, required_field, tenant_of
+from services.ledger.deposit_calls import DepositCalls
 from services.ledger.domain.accounts import AccountKey, AccountKind
-from services.ledger.errors import RoleNotAllowedError
 from services.ledger.operations.accounts import Accounts
+from services.ledger.operations.deposits import Deposits
 from services.ledger.operations.transfers import Transfers
-from services.ledger.ports import Reader
-from services.shared.errors import FieldViolation, RequestInvalidError
-from services.shared.rpc.caller import Caller, CallerKind, current_caller
+from services.ledger.operations.webhooks import Webhooks
+from services.shared.rpc.caller import current_caller
 from wayfare.ledger.v1 import ledger_service_pb2 as pb
 from wayfare.ledger.v1.account_pb2 import Account
 from wayfare.ledger.v1.ledger_service_pb2_grpc import LedgerServiceServicer
@@ -23,16 +24,18 @@ if TYPE_CHECKING:
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
-_STAFF = ("ADMIN", "BUSINESS")
 
+class LedgerServicer(DepositCalls, LedgerServiceServicer):
+    """Answers LedgerService; each area beside accounts and transfers has a file of its own."""
 
-class LedgerServicer(LedgerServiceServicer):
-    """Answers LedgerService."""
-
-    def __init__(self, *, accounts: Accounts, transfers: Transfers) -> None:
+    def __init__(
+        self, *, accounts: Accounts, transfers: Transfers, deposits: Deposits, webhooks: Webhooks
+    ) -> None:
         """Take the operations."""
         self._accounts = accounts
         self._transfers = transfers
+        self._deposits = deposits
+        self._webhooks = webhooks
 
     async def GetBalance(
         self, request: pb.GetBalanceRequest, context: "Context"
@@ -41,8 +44,8 @@ class LedgerServicer(LedgerServiceServicer):
         caller = current_caller()
         user_id = request.user_id.lower() or caller.user_id
         if not user_id:
-            raise _required("user_id")
-        reader = _reader_of(caller, request.tenant_id, own=user_id == caller.user_id)
+            raise required_field("user_id")
+        reader = reader_of(caller, request.tenant_id, own=user_id == caller.user_id)
         wallets = await self._accounts.wallets(reader, user_id)
         return pb.GetBalanceResponse(wallets=map(convert.account_message, wallets))
 
@@ -55,7 +58,7 @@ class LedgerServicer(LedgerServiceServicer):
         own = AccountKey(AccountKind.WALLET, caller.user_id, code)
         key = convert.key_of(request.account, code) if request.HasField("account") else own
         page = await self._accounts.statement(
-            _reader_of(caller, "", own=key == own),
+            reader_of(caller, "", own=key == own),
             key,
             page_size=request.page_size,
             page_token=request.page_token,
@@ -98,7 +101,7 @@ class LedgerServicer(LedgerServiceServicer):
     async def GetTransfer(self, request: pb.GetTransferRequest, context: "Context") -> Transfer:
         """Get a transfer."""
         caller = current_caller()
-        reader = _reader_of(caller, request.tenant_id, own=True)
+        reader = reader_of(caller, request.tenant_id, own=True)
         return convert.transfer_message(
             await self._transfers.find(reader, request.transfer_id.lower())
         )
@@ -134,31 +137,8 @@ class LedgerServicer(LedgerServiceServicer):
         """Give money back."""
         caller = current_caller()
         transfer = await self._transfers.refund(
-            _tenant_of(caller, request.tenant_id),
+            tenant_of(caller, request.tenant_id),
             convert.refund_of(request),
             request_id=request.request_id.lower(),
         )
         return convert.transfer_message(transfer)
-
-
-def _tenant_of(caller: Caller, named: str) -> str:
-    if caller.kind is not CallerKind.SERVICE:
-        return caller.tenant_id
-    if not named:
-        raise _required("tenant_id")
-    return named.lower()
-
-
-def _reader_of(caller: Caller, named_tenant: str, *, own: bool) -> Reader:
-    """Return for whom to read. Raises RoleNotAllowedError for another's account."""
-    sees_all = caller.kind is CallerKind.SERVICE or caller.role in _STAFF
-    if not sees_all and not own:
-        raise RoleNotAllowedError(caller.role)
-    return Reader(
-        tenant_id=_tenant_of(caller, named_tenant), user_id=caller.user_id, sees_all=sees_all
-    )
-
-
-def _required(field: str) -> RequestInvalidError:
-    message = f"{field} is required when a service asks"
-    return RequestInvalidError(message, fields=[FieldViolation(field=field, description=message)])

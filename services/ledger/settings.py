@@ -1,6 +1,6 @@
 """What a ledger process is told by its environment."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from services.shared.settings import ServiceSettings
 
@@ -30,6 +30,30 @@ class LedgerSettings(ServiceSettings):
         50_000,
         ge=0,
         description="What a driver's wallet may owe, in minor units, when cash trips open it.",
+    )
+    ledger_payment_gateways: SecretStr = Field(
+        SecretStr(""),
+        description="Accounts at payment gateways, as JSON: see gateways/accounts.py.",
+    )
+    ledger_public_url: str = Field(
+        "http://127.0.0.1:8080",
+        pattern="^https?://[^?#]+$",
+        description="Where payment gateways and browsers reach the edge.",
+    )
+    ledger_deposit_seconds: int = Field(
+        3_600, ge=1, le=2_592_000, description="How long a deposit is waited for, usually."
+    )
+    ledger_deposit_work_seconds: float = Field(
+        1.0, gt=0, description="How often deposits are looked for that expired or were cut off."
+    )
+    ledger_webhook_stranger_lines: int = Field(
+        10, ge=1, description="Audit lines a minute of webhooks without a valid signature."
+    )
+    ledger_webhook_gateway_lines: int = Field(
+        600, ge=1, description="Audit lines a minute of signed webhooks that change nothing."
+    )
+    ledger_webhook_sum_seconds: float = Field(
+        10.0, gt=0, description="How often webhooks beyond these are written down as sums."
     )
     ledger_relay_seconds: float = Field(
         0.05, gt=0, description="How long the relay of events rests when there are none."

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from services.location import convert, feed_messages, view_messages
+from services.location import booking_events, convert, feed_messages, view_messages
 from services.location.driver_stream import DriverStreams
 from services.location.feeds import FeedCalls
 from services.location.follow_stream import FollowStreams
@@ -30,6 +30,7 @@ from services.location.stores import Stores, open_stores
 from services.location.view_streams import ViewStreams
 from services.location.watching import Watching
 from services.shared.clock import Clock, SystemClock
+from services.shared.events.consumer import EventConsumer
 from services.shared.health import Dependency
 from services.shared.ids import Uuid7Source
 from services.shared.logs import configure_logging
@@ -44,10 +45,12 @@ from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
 from services.shared.rpc.rate_limits import ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
+from services.shared.valkey import open_valkey
 from wayfare.identity.v1 import identity_service_pb2
 from wayfare.location.v1 import location_service_pb2, location_service_pb2_grpc
 
 SERVICE_NAME = "location"
+_EVENTS_WAIT_SECONDS = 3.0
 
 
 async def build(stack: AsyncExitStack) -> tuple[RpcServer, Sequence[Background]]:
@@ -123,8 +126,32 @@ async def wire(
         view_streams.fleets.run,
         view_streams.alerts.run,
         *watching.background,
+        _booking_events(stack, settings, stores).run,
     ]
     return rpc, background
+
+
+def _booking_events(
+    stack: AsyncExitStack, settings: LocationSettings, stores: Stores
+) -> EventConsumer:
+    # A client of its own: each partition's reader holds a connection while it waits.
+    valkey = open_valkey(
+        settings.valkey_url.get_secret_value(),
+        cluster=settings.valkey_cluster,
+        timeout_seconds=_EVENTS_WAIT_SECONDS,
+    )
+    stack.push_async_callback(valkey.aclose)
+    events = booking_events.BookingEvents(
+        live=stores.live, trips=stores.trips, timetables=stores.timetables
+    )
+    return EventConsumer(
+        consumer=booking_events.CONSUMER,
+        source=booking_events.SOURCE,
+        database=stores.database,
+        schema=SERVICE_NAME,
+        valkey=valkey,
+        handle=events.handle,
+    )
 
 
 def _view_streams(

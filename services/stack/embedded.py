@@ -313,6 +313,7 @@ class EmbeddedStack:
                     valkey_url=self._valkey_url,
                     valkey_cluster=self._options.valkey_cluster,
                     mesh_address=self._mesh_address,
+                    edge_address=self._edge_address,
                     home=self.home,
                 ),
                 "WAYFARE_LOG_LEVEL": self._options.log_level,

@@ -1,13 +1,17 @@
 """The environment that the stack gives to the processes of each service, and the demo tenant."""
 
+import os
+
 from services.stack.home import Home
-from services.stack.passwords import read_or_create_secret
+from services.stack.passwords import read_or_create_key, read_or_create_secret
+from services.stack.payment_gateways import payment_accounts
 
 DEMO_TENANT_ID = "0198c000-0000-7000-8000-000000000001"
 DEMO_TENANT_NAME = "Demo Transit"
 # Enough that each of three masters has its share of them, wherever their slots fall.
 CLUSTER_BUCKETS = 12
 DEMO_ADMIN_PHONE = "+441514960001"
+_PAYMENT_GATEWAYS = "WAYFARE_LEDGER_PAYMENT_GATEWAYS"
 
 
 def admin_password(home: Home) -> str:
@@ -22,6 +26,7 @@ def service_environment(
     valkey_url: str,
     valkey_cluster: bool,
     mesh_address: str,
+    edge_address: str,
     home: Home,
 ) -> dict[str, str]:
     """Return what every process of a service is told, besides its own name and addresses."""
@@ -36,6 +41,11 @@ def service_environment(
     }
     if valkey_cluster and service == "location":
         environment["WAYFARE_LOCATION_BUCKET_COUNT"] = str(CLUSTER_BUCKETS)
+    if service == "ledger":
+        environment["WAYFARE_LEDGER_PUBLIC_URL"] = f"http://{edge_address}"
+        # Somebody's own accounts, of a gateway's sandbox, go before those that are made up here.
+        accounts = os.environ.get(_PAYMENT_GATEWAYS) or payment_accounts(home.secrets).setting()
+        environment[_PAYMENT_GATEWAYS] = accounts
     if service == "identity":
         environment |= {
             "WAYFARE_IDENTITY_SIGNING_KEY_DIR": str(home.signing_keys),
@@ -43,5 +53,13 @@ def service_environment(
             "WAYFARE_IDENTITY_BOOTSTRAP_TENANT_NAME": DEMO_TENANT_NAME,
             "WAYFARE_IDENTITY_BOOTSTRAP_ADMIN_PHONE": DEMO_ADMIN_PHONE,
             "WAYFARE_IDENTITY_BOOTSTRAP_ADMIN_PASSWORD": admin_password(home),
+        }
+    if service == "booking":
+        folder = home.secrets / "booking"
+        environment |= {
+            "WAYFARE_BOOKING_TICKET_KEY_SECRETS": read_or_create_key(folder / "ticket-key-secrets"),
+            "WAYFARE_BOOKING_PASSENGER_KEYS": read_or_create_key(
+                folder / "passenger-keys", key_id="1"
+            ),
         }
     return environment

@@ -44,6 +44,7 @@ def database_environment(home: Home) -> Mapping[str, str]:
         valkey_url=",".join(valkey),
         valkey_cluster=len(valkey) > 1,
         mesh_address=state.mesh_address,
+        edge_address=state.edge_address,
         home=home,
     )
 

@@ -75,6 +75,7 @@ class Home:
         self.valkey_data = self.path / "valkey"
         self.envoy_config = self.path / "envoy.json"
         self.session_file = self.secrets / "session.json"
+        self.scans = self.path / "scans"
         self._state_file = self.path / "state.json"
         self._lock_file = self.path / "lock"
 

@@ -1,5 +1,6 @@
 """Secrets of one home that are made once and kept in files of mode 0600."""
 
+import base64
 import os
 import secrets
 from pathlib import Path
@@ -12,6 +13,17 @@ def read_or_create_secret(path: Path, *, characters: int = 24) -> str:
     secret = secrets.token_urlsafe(characters)[:characters]
     write_private_file(path, f"{secret}\n".encode("ascii"))
     return secret
+
+
+def read_or_create_key(path: Path, *, key_id: str = "") -> str:
+    """Return a file's key of 32 bytes as base64; make it, at random, when the file is absent.
+
+    With `key_id` it is `<key_id>:<base64>`, as a ring of keys has it.
+    """
+    if not path.exists():
+        key = base64.b64encode(secrets.token_bytes(32)).decode("ascii")
+        write_private_file(path, f"{key_id}:{key}\n".removeprefix(":").encode("ascii"))
+    return path.read_text(encoding="ascii").strip()
 
 
 def write_private_file(path: Path, content: bytes) -> None:

@@ -1,14 +1,17 @@
 """Searches: which journeys lead from one place to another on a day, and how many seats are free."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 from google.type import date_pb2, latlng_pb2
 
-from tests.support.booking_process import BookingProcess, stop, timestamp
+from tests.support.booking_process import BookingProcess, running_booking, stop, timestamp
+from tests.support.location_tokens import TokenMint
 from tests.support.location_values import TENANT, new_id
+from tests.support.stack_fixtures import TestDatabase
 from wayfare.booking.v1 import booking_service_pb2 as pb
 from wayfare.booking.v1 import trip_pb2
 
@@ -319,3 +322,32 @@ async def test_another_tenants_journeys_are_not_found(booking: BookingProcess) -
     other = booking.bearer("PASSENGER", new_id(), tenant_id="0198c000-0000-7000-8000-000000000002")
 
     assert not (await booking.call("SearchTrips", asked(), other)).options
+
+
+async def test_very_many_full_trips_in_a_row_are_passed_over_in_bounded_pages(
+    booking: BookingProcess, migrated_database: TestDatabase, valkey_url: str, short_folder: Path
+) -> None:
+    layout_id = (await booking.layout(rows=1)).seat_layout_id
+    made = [
+        await booking.trip(layout_id, departs=DAY + timedelta(minutes=number))
+        for number in range(6)
+    ]
+    for one in made[:5]:
+        await Claims(booking, one.trip_id).book("1A", "1B", "1C", "1D", legs=range(3))
+    request = asked(page_size=1, only_available=True)
+
+    async with running_booking(
+        short_folder,
+        dsn=migrated_database.dsn_for("booking"),
+        valkey_url=valkey_url,
+        mint=TokenMint(),
+        booking_search_chunk=2,
+        booking_search_chunks_max=2,
+    ) as frugal:
+        first = await frugal.call("SearchTrips", request, frugal.passenger)
+        request.page_token = first.next_page_token
+        second = await frugal.call("SearchTrips", request, frugal.passenger)
+
+    assert (list(first.options), first.next_page_token != "") == ([], True)
+    assert [one.trip_id for one in second.options] == [made[5].trip_id]
+    assert second.next_page_token == ""

@@ -1,6 +1,7 @@
 """BookingService in the test's own process, wired as in production, on a Unix socket."""
 
 import asyncio
+import base64
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,6 +34,8 @@ from wayfare.event.v1.envelope_pb2 import Envelope
 Metadata = Sequence[tuple[str, str]]
 pb = booking_service_pb2
 CURRENCY = "EGP"
+TICKET_KEY_SECRET = base64.b64encode(bytes(32)).decode()
+PASSENGER_KEYS = "k1:" + base64.b64encode(bytes(range(32))).decode()
 STOPS = ("A", "B", "C", "D")
 
 
@@ -212,9 +215,13 @@ async def running_booking(
     valkey_url: str,
     mint: TokenMint,
     clock: Clock | None = None,
+    ledger: grpc.aio.Channel | None = None,
     **values: Any,
 ) -> AsyncIterator[BookingProcess]:
-    """Run the service until the block ends; it serves when the block begins."""
+    """Run the service until the block ends; it serves when the block begins.
+
+    Without a channel to a ledger, that is away.
+    """
     jwks = folder / f"{uuid.uuid4().hex[:8]}.json"
     mint.write_jwks(jwks)
     settings = BookingSettings(
@@ -224,12 +231,20 @@ async def running_booking(
             "valkey_url": SecretStr(valkey_url),
             "jwks_file": jwks,
             "drain_seconds": 2.0,
+            "booking_ticket_key_secrets": SecretStr(TICKET_KEY_SECRET),
+            "booking_passenger_keys": SecretStr(PASSENGER_KEYS),
             **values,
         }
     )
     async with AsyncExitStack() as stack:
+        nobody = grpc.aio.insecure_channel(f"unix:{folder}/no-ledger.sock")
+        stack.push_async_callback(nobody.close)
         rpc, background = await wire(
-            stack, settings, clock=clock or SystemClock(), api_keys=OneApiKey()
+            stack,
+            settings,
+            clock=clock or SystemClock(),
+            api_keys=OneApiKey(),
+            ledger=ledger or nobody,
         )
         stop_event = asyncio.Event()
         serving = asyncio.create_task(serve(rpc, background, stop_event))

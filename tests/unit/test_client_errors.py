@@ -4,6 +4,7 @@ import grpc
 import pytest
 
 from tests.support.client_server import Refusal
+from wayfare.booking.v1 import error_reason_pb2 as booking_reasons
 from wayfare.identity.v1 import error_reason_pb2 as identity_reasons
 from wayfare.location.v1 import error_reason_pb2 as location_reasons
 from wayfare.policy.v1 import error_reason_pb2 as policy_reasons
@@ -11,7 +12,12 @@ from wayfare_client import WayfareError, reasons
 from wayfare_client.errors import error_from_status
 
 PREFIX = "ERROR_REASON_"
-ENUMS = [policy_reasons.ErrorReason, identity_reasons.ErrorReason, location_reasons.ErrorReason]
+ENUMS = [
+    policy_reasons.ErrorReason,
+    identity_reasons.ErrorReason,
+    location_reasons.ErrorReason,
+    booking_reasons.ErrorReason,
+]
 NAMES = {
     name.removeprefix(PREFIX)
     for enum in ENUMS

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.location.gtfs.archive import Limits
+from services.location.gtfs.plans import plans_of_day
 from tests.support.gtfs_feeds import (
     CAIRNS,
     GOOD_FEED,
@@ -282,3 +283,29 @@ def test_the_same_files_have_the_same_digest_and_others_another(tmp_path: Path) 
     )
 
     assert one.sha256 == same.sha256 != other.sha256
+
+
+def test_where_nobody_gets_on_or_off_is_read(tmp_path: Path) -> None:
+    header, *rows = GOOD_FEED["stop_times.txt"]
+    kinds = [",0,1", ",1,0", ",2,3", ",,", ",,1", ",1,1"]
+    lines = [f"{header},pickup_type,drop_off_type", *map("".join, zip(rows, kinds, strict=True))]
+    feed, _ = read(write_zip(tmp_path / "feed.zip", {**GOOD_FEED, "stop_times.txt": lines}))
+
+    plans = list(plans_of_day(feed, date(2026, 6, 5), from_seconds=0, until_seconds=200_000))
+
+    assert [[(stop.no_pickup, stop.no_drop_off) for stop in plan.stops] for plan in plans] == [
+        [(False, True), (True, False), (False, False)],
+        [(False, False), (False, True), (True, True)],
+    ]
+
+
+def test_a_pickup_type_that_there_is_not_is_named_with_its_line(tmp_path: Path) -> None:
+    header, *rows = GOOD_FEED["stop_times.txt"]
+    lines = [f"{header},pickup_type", *(f"{row},{index}" for index, row in enumerate(rows))]
+
+    found = faults_of(write_zip(tmp_path / "feed.zip", {**GOOD_FEED, "stop_times.txt": lines}))
+
+    assert [(one.line, one.column, one.value) for one in found.faults] == [
+        (6, "pickup_type", "4"),
+        (7, "pickup_type", "5"),
+    ]

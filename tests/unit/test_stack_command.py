@@ -11,8 +11,8 @@ from services.stack.errors import StackError
 pytestmark = pytest.mark.unit
 
 COMMANDS = (
-    *("up", "demo", "status", "logs", "login", "token", "replay", "follow"),
-    *("certs", "migrate", "reset"),
+    *("up", "demo", "status", "logs", "login", "token", "replay", "follow", "pay"),
+    *("scan", "certs", "migrate", "reset"),
 )
 
 
@@ -38,6 +38,10 @@ def test_the_help_lists_every_command() -> None:
         (["login", "--admin"], "wayfare up"),
         (["login"], "--phone"),
         (["token"], "wayfare login"),
+        (["pay", "0198c0de-0000-8000-8000-000000000001"], "wayfare up"),
+        (["scan", "bus-14"], "wayfare scan --help"),
+        (["scan", "0198c0de-0000-7000-8000-000000000001"], "wayfare login"),
+        (["scan", "0198c0de-0000-7000-8000-000000000001", "--offline"], "without --offline"),
         (["follow", "0198c0de-0000-7000-8000-000000000001"], "wayfare login"),
     ],
 )

@@ -31,9 +31,9 @@ _NO_LISTENER = DriverListener()
 class WayfareClient:
     """Calls Wayfare through its edge. An async context manager.
 
-    `identity`, `location` and `booking` are the generated stubs, and do by themselves what the contract asks
-    of a client: credentials, deadline, retries by class, typed errors (WayfareError). `drive` and
-    `follow_trip` look after streams.
+    `identity`, `location` and `booking` are the generated stubs, and do by themselves what the
+    contract asks of a client: credentials, deadline, retries by class, typed errors (WayfareError).
+    `drive` and `follow_trip` look after streams.
     """
 
     def __init__(

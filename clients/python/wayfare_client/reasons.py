@@ -4,6 +4,7 @@ A test holds the table against the ErrorReason enums of the protos; a reason tha
 client is a plain WayfareError with its name in `reason`.
 """
 
+from wayfare_client.booking_reasons import *  # noqa: F403  # one table for all services
 from wayfare_client.errors import WayfareError
 
 # What any service, or Envoy in front of it, can answer.

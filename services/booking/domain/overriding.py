@@ -73,18 +73,6 @@ class BookedSeats(Protocol):
         ...
 
 
-class NoBookings:
-    """Is for a service that sells nothing: no seat of it is booked."""
-
-    def cancel(self, _turn: TripTurn, booking_id: str, _override_id: str) -> None:
-        """Raise LookupError."""
-        raise LookupError(booking_id)
-
-    def move(self, _turn: TripTurn, booking_id: str, **_move: str) -> None:
-        """Raise LookupError."""
-        raise LookupError(booking_id)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override(WantedChange):
     """Wants a change by hand. Stops may be "" for the first and the last."""

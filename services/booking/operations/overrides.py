@@ -1,6 +1,6 @@
 """Changes seats by hand, and lists what was changed."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +11,7 @@ from services.booking.operations.seat_batcher import SeatBatcher
 from services.booking.ports.requests import WriteRequest
 from services.booking.ports.seats import OverrideStore
 
+BookedSeatsFor = Callable[[str, str], Awaitable[BookedSeats]]
 _PAGE_SIZE = 50
 _PAGE_SIZE_MAX = 200
 
@@ -41,9 +42,9 @@ class Overrides:
     """Changes seats against the rules of the sale, and keeps who did it and why."""
 
     def __init__(
-        self, *, store: OverrideStore, batcher: SeatBatcher, bookings: BookedSeats
+        self, *, store: OverrideStore, batcher: SeatBatcher, bookings: BookedSeatsFor
     ) -> None:
-        """Change bookings whose seats are changed by `bookings`."""
+        """Change bookings by what `bookings` makes for a tenant and a reason."""
         self._store = store
         self._batcher = batcher
         self._bookings = bookings
@@ -63,7 +64,7 @@ class Overrides:
             reason=wish.reason,
             request_id=request.request_id,
             body_hash=request.body_hash,
-            bookings=self._bookings,
+            bookings=await self._bookings(request.tenant_id, wish.reason),
         )
         made: SeatOverride = await self._batcher.do(change)
         return made

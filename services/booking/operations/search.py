@@ -23,9 +23,6 @@ from services.shared.ids import is_uuid
 RADIUS_METERS = 2_000.0
 _PAGE_SIZE = 20
 _PAGE_SIZE_MAX = 100
-# While full trips are left out, so many are looked at together, and so many times for a page.
-_CHUNK = 100
-_CHUNKS_MAX = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +87,22 @@ class Search:
     """Finds journeys."""
 
     def __init__(
-        self, *, store: TripStore, layouts: LayoutStore, taken: TakenSeats, clock: Clock
+        self,
+        *,
+        store: TripStore,
+        layouts: LayoutStore,
+        taken: TakenSeats,
+        clock: Clock,
+        chunk: int,
+        chunks_max: int,
     ) -> None:
-        """Take where trips and layouts are kept, and who knows which seats are taken."""
+        """Take where trips and layouts are kept, and who knows which seats are taken.
+
+        While trips are left out, `chunk` of them are looked at together, and at most `chunks_max`
+        times for a page.
+        """
+        self._chunk = chunk
+        self._chunks_max = chunks_max
         self._store = store
         self._layouts = layouts
         self._taken = taken
@@ -116,8 +126,8 @@ class Search:
             after=_position(query) if query.page_token else None,
         )
         options: list[TripOption] = []
-        most = max(size + 1, _CHUNK) if narrowed else size + 1
-        for _ in range(_CHUNKS_MAX):
+        most = max(size + 1, self._chunk) if narrowed else size + 1
+        for _ in range(self._chunks_max):
             found = await self._store.journeys(search, most=most)
             options += [
                 option

@@ -241,7 +241,7 @@ def _check_funds(wanted: WantedTransfer, entries: Sequence[Entry], known: Known)
         if funds is None or change >= 0:
             continue
         # What was held before the block was promised.
-        if funds.blocked and not wanted.pending_id:
+        if funds.blocked and not (wanted.pending_id or wanted.takes_blocked):
             raise AccountBlockedError(funds.subject)
         if funds.balance_minor + change < funds.limit_minor:
             known.needs_locks |= funds.balance_minor != funds.read_minor

@@ -54,8 +54,8 @@ class WantedTransfer:
 
     What resolves a pending transfer takes kind, currency and reference of it; without postings it
     takes these too. A refund gives back `refund_minor`, or all that is left; its only posting, if
-    it has one, names who bears it instead of those who got it. `source` is what the caller sent;
-    nothing here looks at it.
+    it has one, names who bears it instead of those who got it. `takes_blocked` takes from a blocked
+    wallet too. `source` is what the caller sent; nothing here looks at it.
     """
 
     transfer_id: str
@@ -70,6 +70,7 @@ class WantedTransfer:
     refund_of: str = ""
     refund_minor: int | None = None
     linked: bool = False
+    takes_blocked: bool = False
     source: object = None
 
 

@@ -28,7 +28,7 @@ SELECT account_id, $1, kind, owner_id, subject, currency_code, limit_minor, $2, 
 FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::bigint[])
   AS new (account_id, kind, owner_id, subject, currency_code, limit_minor)
 ORDER BY account_id
-ON CONFLICT (account_id) DO NOTHING
+ON CONFLICT DO NOTHING
 """
 
 _EXPIRED = """

@@ -39,6 +39,8 @@ class TimetableStop:
     arrival_seconds: int
     departure_seconds: int
     distance_meters: float | None = None
+    no_pickup: bool = False
+    no_drop_off: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ class PlannedStop:
     arrival_time: datetime
     departure_time: datetime
     distance_meters: float
+    no_pickup: bool = False
+    no_drop_off: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +134,8 @@ def plan_trip(
                 arrival_time=start + timedelta(seconds=stop.arrival_seconds),
                 departure_time=start + timedelta(seconds=stop.departure_seconds),
                 distance_meters=distance,
+                no_pickup=stop.no_pickup,
+                no_drop_off=stop.no_drop_off,
             )
             for stop, distance in zip(trip.stops, distances, strict=True)
         ),

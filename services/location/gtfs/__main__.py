@@ -1,8 +1,9 @@
 """The job that reads GTFS feeds: `python -m services.location.gtfs import FEED --tenant UUID`.
 
 It answers in lines of JSON, each with one key, for the program that started it: `progress` while it
-works, then `summary`, `overview` or one `plan` per trip, or `broken` with the faults, or `error`.
-People use `wayfare gtfs`. The exit code is 0, or 1 for a broken feed, or 2 for anything else.
+works, then `summary`, or `overview`, or `feed` and one `plan` per trip, or `broken` with the
+faults, or `error`. People use `wayfare gtfs` and `wayfare trips`. The exit code is 0, or 1 for a
+broken feed, or 2 for anything else.
 """
 
 import argparse
@@ -105,6 +106,7 @@ async def _show(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace, findings: Findings) -> None:
     feed = read_feed(options.feed, findings, progress=_progress)
+    _tell("feed", {"agency_name": feed.agency_name, "time_zone": feed.time_zone})
     plans = plans_of_day(
         feed, options.date, from_seconds=options.begin, until_seconds=options.until
     )

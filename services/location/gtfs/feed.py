@@ -13,6 +13,8 @@ from services.location.domain.timetable import ShapePoint, measured_shape
 ABSENT = -1
 """Is a time, or the number of a shape, that the feed does not tell."""
 
+NO_PICKUP, NO_DROP_OFF = 1, 2
+
 UNITS_PER_DEGREE = 10_000_000
 
 
@@ -115,7 +117,8 @@ class Shapes:
 class StopTimes:
     """Holds stop_times.txt: those of trip n are `starts[n]` to `starts[n + 1]`, in their order.
 
-    Trips and stops are numbers here, times seconds of the service day.
+    Trips and stops are numbers here, times seconds of the service day. `closed` has the flags
+    NO_PICKUP and NO_DROP_OFF.
     """
 
     starts: "array[int]"
@@ -124,6 +127,7 @@ class StopTimes:
     arrivals: "array[int]"
     departures: "array[int]"
     told: "array[float]"
+    closed: "array[int]"
 
     def place(self, trip: int) -> range:
         """Return where the calls of a trip are."""

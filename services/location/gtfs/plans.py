@@ -5,7 +5,7 @@ from datetime import date
 from zoneinfo import ZoneInfo
 
 from services.location.domain.timetable import TimetableStop, TimetableTrip, TripPlan, plan_trip
-from services.location.gtfs.feed import ABSENT, Feed
+from services.location.gtfs.feed import ABSENT, NO_DROP_OFF, NO_PICKUP, Feed
 from services.location.gtfs.patterns import PatternFinder
 
 
@@ -31,6 +31,7 @@ def plans_of_day(
 def _trip(feed: Feed, patterns: PatternFinder, number: int) -> TimetableTrip:
     trip, pattern = feed.trips[number], patterns.pattern(number)
     start = patterns.start_seconds(number)
+    place = feed.stop_times.place(number)
     distances = pattern.distances or [None] * len(pattern.stops)
     calls = zip(
         pattern.stops,
@@ -38,6 +39,7 @@ def _trip(feed: Feed, patterns: PatternFinder, number: int) -> TimetableTrip:
         pattern.arrivals,
         pattern.departures,
         distances,
+        feed.stop_times.closed[place.start : place.stop],
         strict=True,
     )
     return TimetableTrip(
@@ -57,8 +59,10 @@ def _trip(feed: Feed, patterns: PatternFinder, number: int) -> TimetableTrip:
                 arrival_seconds=start + arrival,
                 departure_seconds=start + departure,
                 distance_meters=distance,
+                no_pickup=bool(closed & NO_PICKUP),
+                no_drop_off=bool(closed & NO_DROP_OFF),
             )
-            for stop, sequence, arrival, departure, distance in calls
+            for stop, sequence, arrival, departure, distance, closed in calls
         ),
         shape=feed.shapes.points(trip.shape) if trip.shape != ABSENT else (),
     )

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from services.location.domain.positions import Fix, distance_meters
 from services.location.gtfs.calendars import OpenTable
 from services.location.gtfs.faults import Findings
-from services.location.gtfs.feed import ABSENT, Stop, StopTimes
+from services.location.gtfs.feed import ABSENT, NO_DROP_OFF, NO_PICKUP, Stop, StopTimes
 from services.location.gtfs.grouping import group
 from services.location.gtfs.shapes import read_distance
 from services.location.gtfs.table import Table
 
 _FILE = "stop_times.txt"
+# The usual values of pickup_type and drop_off_type, quickly recognised.
+_OPEN = frozenset(("", "0"))
 _REQUIRED = ("trip_id", "stop_id", "stop_sequence", "arrival_time", "departure_time")
 
 
@@ -30,6 +32,7 @@ class _Rows:
     arrivals: "array[int]" = field(default_factory=lambda: array("i"))
     departures: "array[int]" = field(default_factory=lambda: array("i"))
     told: "array[float]" = field(default_factory=lambda: array("f"))
+    closed: "array[int]" = field(default_factory=lambda: array("b"))
     lines: "array[int]" = field(default_factory=lambda: array("i"))
 
 
@@ -55,6 +58,7 @@ def read_stop_times(
         arrivals=array("i", (rows.arrivals[at] for at in order)),
         departures=array("i", (rows.departures[at] for at in order)),
         told=array("f", (rows.told[at] for at in order)),
+        closed=array("b", (rows.closed[at] for at in order)),
     )
     lines = array("i", (rows.lines[at] for at in order))
     in_order = list(stops.values())
@@ -84,6 +88,7 @@ def _read_row(
     sequence = table.whole("stop_sequence")
     arrival, departure = table.seconds("arrival_time"), table.seconds("departure_time")
     distance = read_distance(table)
+    closed = _closed(table, "pickup_type", NO_PICKUP) | _closed(table, "drop_off_type", NO_DROP_OFF)
     if trip == ABSENT or stop == ABSENT or sequence is None:
         return
     if arrival is None or departure is None:
@@ -100,7 +105,15 @@ def _read_row(
     rows.arrivals.append(arrival)
     rows.departures.append(departure)
     rows.told.append(distance)
+    rows.closed.append(closed)
     rows.lines.append(table.line)
+
+
+def _closed(table: Table, column: str, flag: int) -> int:
+    """Return the flag where nobody gets on, or off; to ask before (2, 3) is no obstacle."""
+    if table.raw(column) in _OPEN:
+        return 0
+    return flag if table.whole(column, allowed=(0, 1, 2, 3)) == 1 else 0
 
 
 def _check_trip(

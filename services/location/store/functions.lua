@@ -327,6 +327,17 @@ local function untrack(keys, args)
   return 'OK'
 end
 
+-- args: trip, payload. Tells a trip's followers how many are on board, if that is not what they were told last.
+local function board(keys, args)
+  local prefix = prefix_of(keys)
+  local trip_key = prefix .. 'trip:' .. args[1]
+  local state = redis.call('HMGET', trip_key, 'epoch', 'status', 'tracked', 'boardingpb')
+  if not state[1] or state[2] == 'ENDED' or state[3] == '0' or state[4] == args[2] then return 'OK' end
+  redis.call('HSET', trip_key, 'boardingpb', args[2])
+  redis.call('XADD', keys[1], 'MAXLEN', '~', 4000, '*', 'b' .. args[1], write_event(prefix, args[1], args[2]))
+  return 'OK'
+end
+
 -- args: driver, online (1 or 0), tenant, vehicle, class or ''. Returns OK.
 local function set_presence(keys, args)
   local prefix = prefix_of(keys)
@@ -390,6 +401,7 @@ redis.register_function('loc_watched', watched)
 redis.register_function('loc_track', track)
 redis.register_function('loc_move_away', move_away)
 redis.register_function('loc_untrack', untrack)
+redis.register_function('loc_board', board)
 redis.register_function('loc_set_presence', set_presence)
 redis.register_function('loc_sweep', sweep)
 redis.register_function('loc_follow', follow)

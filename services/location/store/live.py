@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
 from typing import Any
 
 from services.location.domain.trips import TrackedTrip
@@ -18,22 +17,11 @@ from services.location.ports.live import (
 )
 from services.location.store import keys
 from services.location.store.functions import ValkeyFunctions, valkey_answers
+from services.location.store.trip_records import read_record, write_record
 from services.shared.clock import Clock
 from services.shared.errors import RequestIdReusedError
 from services.shared.valkey import Valkey
 
-_RECORD_FIELDS = [
-    "tenant",
-    "driver",
-    "vehicle",
-    "expected",
-    "stopped",
-    "timetable",
-    "date",
-    "capacity",
-]
-_TRIP_SECONDS = 48 * 3600
-_ENDED_TRIP_SECONDS = 3600
 _DAY_SECONDS = 24 * 3600
 _FOLLOW_SECONDS = 600
 READ_BLOCK_MILLISECONDS = 1_000
@@ -152,64 +140,23 @@ class ValkeyLiveStore:
             state = await self._snapshot(before, with_events=False)
             told = (*state[2:5], *state[9:11])
         await self._call("loc_track", bucket, (trip.trip_id, _new_epoch(), trip.driver_id, *told))
-        await self._write_record(trip)
+        await write_record(self.client, trip)
         if before is not None and moves:
             # Last: followers who come again find the new driver.
             await self._call("loc_move_away", self.bucket_of(before.driver_id), (trip.trip_id,))
-
-    async def _write_record(self, trip: TrackedTrip) -> None:
-        async with valkey_answers():
-            pipeline = self.client.pipeline(transaction=False)
-            key, followers = keys.trip_key(trip.trip_id), keys.followers_key(trip.trip_id)
-            lasts = _ENDED_TRIP_SECONDS if trip.stopped else _TRIP_SECONDS
-            pipeline.delete(followers)
-            members = trip.follower_ids | trip.conductor_ids
-            if members:
-                pipeline.sadd(followers, *members)
-                pipeline.expire(followers, lasts)
-            record = {
-                "tenant": trip.tenant_id,
-                "driver": trip.driver_id,
-                "vehicle": trip.vehicle_id,
-                "expected": trip.expected_count,
-                "stopped": int(trip.stop_time.timestamp()) if trip.stop_time else 0,
-                "timetable": trip.timetable_trip_id,
-                "date": trip.service_date.isoformat() if trip.service_date else "",
-                "capacity": trip.capacity_count,
-            }
-            # The record last: who finds it finds the followers too.
-            pipeline.hset(key, mapping=record)
-            pipeline.expire(key, lasts)
-            await pipeline.execute()
 
     async def untrack(self, trip: TrackedTrip) -> None:
         """Mark the trip as over and end its followers' streams."""
         await self.track(trip)
         await self._call("loc_untrack", self.bucket_of(trip.driver_id), (trip.trip_id,))
 
+    async def board(self, trip: TrackedTrip, payload: bytes) -> None:
+        """Tell a trip's followers how many are on board, unless they know."""
+        await self._call("loc_board", self.bucket_of(trip.driver_id), (trip.trip_id, payload))
+
     async def tracked_trip(self, trip_id: str) -> TrackedTrip | None:
         """Return the trip, without its stops and followers, or None when it is not known here."""
-        async with valkey_answers():
-            record = await self.client.hmget(keys.trip_key(trip_id), _RECORD_FIELDS)
-        if record[0] is None:
-            return None
-        # Records of an older version lack the last fields.
-        told = {
-            name: (value or b"").decode()
-            for name, value in zip(_RECORD_FIELDS, record, strict=True)
-        }
-        stopped = int(told["stopped"])
-        return TrackedTrip(
-            trip_id=trip_id,
-            tenant_id=told["tenant"],
-            driver_id=told["driver"],
-            vehicle_id=told["vehicle"],
-            expected_count=int(told["expected"]),
-            stop_time=datetime.fromtimestamp(stopped, UTC) if stopped else None,
-            timetable_trip_id=told["timetable"],
-            service_date=date.fromisoformat(told["date"]) if told["date"] else None,
-            capacity_count=int(told["capacity"] or 0),
-        )
+        return await read_record(self.client, trip_id)
 
     async def is_follower(self, trip_id: str, user_id: str) -> bool:
         """Say whether the user is among the trip's followers or conductors."""

@@ -57,18 +57,28 @@ class PostgresTripStore:
         """Mark the trip as stopped and return it, or None when the tenant has no such trip."""
         async with self._database.transaction(Session(tenant_id=tenant_id)) as connection:
             await claim_request(connection, tenant_id, request_id, body_hash)
-            await connection.execute(
-                "UPDATE location.tracked_trips SET stop_time = $2"
-                " WHERE trip_id = $1 AND stop_time IS NULL",
-                trip_id,
-                self._clock.now(),
-            )
+            await _mark_stopped(connection, trip_id, self._clock.now())
             return await _read_trip(connection, trip_id)
 
     async def get(self, trip_id: str, *, tenant_id: str) -> TrackedTrip | None:
         """Return the tenant's trip with its followers and stops, or None."""
         async with self._database.transaction(Session(tenant_id=tenant_id)) as connection:
             return await _read_trip(connection, trip_id)
+
+    async def read_on(self, connection: Connection, trip_id: str) -> TrackedTrip | None:
+        """Return the tenant's trip, in the transaction of `connection`."""
+        return await _read_trip(connection, trip_id)
+
+    async def start_on(self, connection: Connection, trip: TrackedTrip) -> TrackedTrip:
+        """Keep `trip`, or replace what is kept of it, in the transaction of `connection`."""
+        await _write_trip(connection, trip, self._clock.now())
+        await _write_followers(connection, trip)
+        return await _read_trip(connection, trip.trip_id) or trip
+
+    async def stop_on(self, connection: Connection, trip_id: str) -> TrackedTrip | None:
+        """Mark the trip as stopped, in the transaction of `connection`."""
+        await _mark_stopped(connection, trip_id, self._clock.now())
+        return await _read_trip(connection, trip_id)
 
     async def sweep_requests(self) -> None:
         """Forget requests after a day, once an hour until cancelled."""
@@ -79,6 +89,14 @@ class PostgresTripStore:
                         "DELETE FROM location.requests WHERE create_time < now() - interval '1 day'"
                     )
             await asyncio.sleep(_SWEEP_SECONDS)
+
+
+async def _mark_stopped(connection: Connection, trip_id: str, now: datetime) -> None:
+    await connection.execute(
+        "UPDATE location.tracked_trips SET stop_time = $2 WHERE trip_id = $1 AND stop_time IS NULL",
+        trip_id,
+        now,
+    )
 
 
 async def _write_trip(connection: Connection, trip: TrackedTrip, now: datetime) -> None:

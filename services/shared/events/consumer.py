@@ -16,8 +16,10 @@ import structlog
 from prometheus_client import Counter
 
 from services.shared.errors import DependencyUnavailableError
-from services.shared.events.failures import Failures
-from services.shared.events.streams import PARTITIONS, stream_key
+from services.shared.events.failures import Failures, describe_failure
+from services.shared.events.inbox import PRUNED_MOST, Inbox
+from services.shared.events.lag import consumer_lag, oldest_not_taken
+from services.shared.events.streams import PARTITIONS, order_of, stream_key
 from services.shared.postgres import Database, Session
 from services.shared.tasks import HeldTasks
 from services.shared.valkey import VALKEY_AWAY, Valkey
@@ -32,7 +34,12 @@ _FAILED = Counter("wayfare_events_failed_total", "Tries that failed", ["consumer
 _READ_MOST = 500
 _BLOCK_MILLISECONDS = 1_000
 _AWAY_SECONDS = 1.0
+_TURN_SECONDS = 0.1
 _RETRY_IDLE_SECONDS = 0.2
+_PRUNE_SECONDS = 60.0
+_LAG_SECONDS = 5.0
+# Partitions whose events are handled at once: a pool of connections is shared with callers.
+_TAKES_AT_ONCE = 2
 _SWEEPER = Session(role="SWEEPER")
 
 Handle = Callable[["Connection", Sequence[Envelope]], Awaitable[None]]
@@ -68,7 +75,8 @@ class EventConsumer:
     ) -> None:
         """Take the events of service `source` as `consumer`.
 
-        `valkey` needs a time limit above a second. `handle` is given events in order and does
+        `valkey` is a client of its own, with a time limit above a second: each of eight partitions
+        holds one of its connections. `handle` is given events in order and does
         everything on the connection; it is called again with one event at a time when it raises.
         """
         self._consumer = consumer
@@ -79,6 +87,9 @@ class EventConsumer:
         self._handle = handle
         self._retries = retries or Retries()
         self._failures = Failures(schema, consumer)
+        self._inbox = Inbox(schema, consumer)
+        self._lag = consumer_lag(consumer, source)
+        self._takes = asyncio.Semaphore(_TAKES_AT_ONCE)
         self._turn = f"""
             SELECT stream_id FROM {schema}.event_positions
             WHERE consumer = $1 AND source = $2 AND partition = $3 FOR UPDATE SKIP LOCKED
@@ -87,83 +98,104 @@ class EventConsumer:
             UPDATE {schema}.event_positions SET stream_id = $4
             WHERE consumer = $1 AND source = $2 AND partition = $3
         """  # noqa: S608 - the schema is ours
+        self._position = f"""
+            SELECT stream_id FROM {schema}.event_positions
+            WHERE consumer = $1 AND source = $2 AND partition = $3
+        """  # noqa: S608 - the schema is ours
+        self._positions = f"""
+            SELECT partition, stream_id FROM {schema}.event_positions
+            WHERE consumer = $1 AND source = $2
+        """  # noqa: S608 - the schema is ours
         self._open = f"""
             INSERT INTO {schema}.event_positions (consumer, source, partition) VALUES ($1, $2, $3)
             ON CONFLICT DO NOTHING
-        """  # noqa: S608 - the schema is ours
-        self._claim = f"""
-            INSERT INTO {schema}.event_inbox (consumer, event_id)
-            SELECT $1, id FROM unnest($2::uuid[]) AS id ON CONFLICT DO NOTHING RETURNING event_id
         """  # noqa: S608 - the schema is ours
 
     async def run(self) -> None:
         """Consume until cancelled."""
         readers = [partial(self._read_forever, number) for number in range(PARTITIONS)]
-        await HeldTasks().hold(*readers, self._retry_forever)
+        others = [self._retry_forever, self._prune_forever, self._tell_lag_forever]
+        await HeldTasks().hold(*readers, *others)
 
     async def _read_forever(self, partition: int) -> None:
         key = stream_key(self._source, partition)
+        after = ""
         while True:
             try:
-                after = await self._position(partition)
+                after = after or await self._read_position(partition)
                 answer = await self._valkey.xread(
                     {key: after}, count=_READ_MOST, block=_BLOCK_MILLISECONDS
                 )
-                if answer:
-                    entries = (
-                        next(iter(answer.values())) if isinstance(answer, dict) else answer[0][1]
-                    )
-                    await self.take(partition, entries)
+                if not answer:
+                    continue
+                entries = _entries_of(answer)
+                async with self._takes:
+                    taken = await self.take(partition, entries)
+                after = _text(_entry(entries[-1])[0]) if taken is not None else ""
+                if taken is None:
+                    await asyncio.sleep(_TURN_SECONDS)
             except (DependencyUnavailableError, *VALKEY_AWAY) as error:
                 _log.warning("events_not_read", source=self._source, error=type(error).__name__)
+                after = ""
                 await asyncio.sleep(_AWAY_SECONDS)
 
-    async def _position(self, partition: int) -> str:
+    async def _read_position(self, partition: int) -> str:
         place = (self._consumer, self._source, partition)
         async with self._database.transaction(_SWEEPER) as connection:
             await connection.execute(self._open, *place)
-            return str(
-                await connection.fetchval(self._turn.replace("FOR UPDATE SKIP LOCKED", ""), *place)
-            )
+            return str(await connection.fetchval(self._position, *place))
 
-    async def take(self, partition: int, entries: Sequence[Any]) -> int:
-        """Handle entries of a stream, unless another process does; return how many were new."""
+    async def take(self, partition: int, entries: Sequence[Any]) -> int | None:
+        """Handle entries of a stream; return how many events were new.
+
+        None if another process has the turn, and nothing was done.
+        """
         place = (self._consumer, self._source, partition)
         async with self._database.transaction(_SWEEPER) as connection:
             position = await connection.fetchval(self._turn, *place)
             if position is None:
-                return 0
-            fresh = [one for one in entries if _order(_entry(one)[0]) > _order(position)]
+                return None
+            fresh = [one for one in entries if order_of(_entry(one)[0]) > order_of(position)]
             if not fresh:
                 return 0
             events = [Envelope.FromString(envelope) for one in fresh for envelope in _entry(one)[1]]
-            rows = await connection.fetch(
-                self._claim, self._consumer, [event.event_id for event in events]
-            )
-            unseen = {str(row[0]) for row in rows}
+            unseen = await self._inbox.claim(connection, [event.event_id for event in events])
             wanted = [event for event in events if event.event_id in unseen]
             if wanted:
-                await self._handle_all(connection, wanted)
+                blocked = await self._failures.blocked(connection, {_aggregate(e) for e in wanted})
+                await self._handle_all(connection, wanted, blocked)
             await connection.execute(self._advance, *place, _text(_entry(fresh[-1])[0]))
         _TAKEN.labels(self._consumer).inc(len(wanted))
         return len(wanted)
 
-    async def _handle_all(self, connection: "Connection", events: Sequence[Envelope]) -> None:
-        blocked = await self._failures.blocked(connection, {_aggregate(one) for one in events})
-        if not blocked and await self._tried(connection, events) == "":
-            return
+    async def _handle_all(
+        self, connection: "Connection", events: Sequence[Envelope], blocked: set[str]
+    ) -> None:
+        """Handle events together; if that fails, by halves, until what fails is alone.
+
+        What is of an aggregate in `blocked` waits; the aggregate of what failed is added.
+        """
+        free = []
         for event in events:
-            aggregate = _aggregate(event)
-            if aggregate in blocked:
-                await self._failures.wait_behind(connection, event, aggregate)
-                continue
-            error = await self._tried(connection, [event])
-            if error:
-                blocked.add(aggregate)
-                delay = self._retries.delay_seconds(1)
-                await self._failures.failed_first(
-                    connection, event, aggregate, error=error, delay_seconds=delay
-                )
+            if _aggregate(event) in blocked:
+                await self._failures.wait_behind(connection, event, _aggregate(event))
+            else:
+                free.append(event)
+        error = await self._tried(connection, free) if free else ""
+        if not error:
+            return
+        if len(free) > 1:
+            middle = len(free) // 2
+            await self._handle_all(connection, free[:middle], blocked)
+            await self._handle_all(connection, free[middle:], blocked)
+            return
+        _FAILED.labels(self._consumer).inc()
+        aggregate = _aggregate(free[0])
+        blocked.add(aggregate)
+        delay = self._retries.delay_seconds(1)
+        await self._failures.failed_first(
+            connection, free[0], aggregate, error=error, delay_seconds=delay
+        )
 
     async def _tried(self, connection: "Connection", events: Sequence[Envelope]) -> str:
         """Handle events; return "", or what went wrong with nothing done."""
@@ -173,9 +205,39 @@ class EventConsumer:
         except (DependencyUnavailableError, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with an event is its handler's
-            _FAILED.labels(self._consumer).inc()
-            return f"{type(error).__name__}: {error}"[:500]
+            return describe_failure(error)
         return ""
+
+    async def _prune_forever(self) -> None:
+        while True:
+            # Processes that started together do not come together.
+            await asyncio.sleep(random.uniform(0.5, 1.0) * _PRUNE_SECONDS)  # noqa: S311
+            try:
+                while await self.prune() == PRUNED_MOST:
+                    pass
+            except DependencyUnavailableError as error:
+                _log.warning("inbox_not_pruned", error=type(error).__name__)
+
+    async def prune(self) -> int:
+        """Delete old entries of the inbox; return how many, at most PRUNED_MOST."""
+        async with self._database.transaction(_SWEEPER) as connection:
+            return await self._inbox.prune(connection)
+
+    async def _tell_lag_forever(self) -> None:
+        while True:
+            try:
+                await self.look_behind()
+            except (DependencyUnavailableError, *VALKEY_AWAY) as error:
+                _log.warning("lag_not_known", source=self._source, error=type(error).__name__)
+            await asyncio.sleep(_LAG_SECONDS)
+
+    async def look_behind(self) -> float:
+        """Find out how far behind this consumer is, for its metric; return it in seconds."""
+        async with self._database.transaction(_SWEEPER) as connection:
+            rows = await connection.fetch(self._positions, self._consumer, self._source)
+        positions = {row[0]: row[1] for row in rows}
+        self._lag.waits_since(await oldest_not_taken(self._valkey, self._source, positions))
+        return self._lag.seconds()
 
     async def _retry_forever(self) -> None:
         while True:
@@ -196,6 +258,8 @@ class EventConsumer:
             event = Envelope.FromString(waiting.envelope)
             error = await self._tried(connection, [event])
             attempt_count = waiting.attempt_count + 1
+            if error:
+                _FAILED.labels(self._consumer).inc()
             if not error:
                 await self._failures.done(connection, waiting.failure_id)
                 _TAKEN.labels(self._consumer).inc()
@@ -233,8 +297,3 @@ def _entry(entry: Any) -> tuple[bytes, Sequence[bytes]]:
 
 def _text(stream_id: bytes | str) -> str:
     return stream_id.decode() if isinstance(stream_id, bytes) else stream_id
-
-
-def _order(stream_id: bytes | str) -> tuple[int, int]:
-    milliseconds, _, number = _text(stream_id).partition("-")
-    return int(milliseconds), int(number or 0)

@@ -1,12 +1,19 @@
 """Keeps what a consumer could not handle: tries to come, what waits behind them, dead letters."""
 
+import traceback
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import asyncpg
+
+from services.shared.errors import DomainError
 from wayfare.event.v1.envelope_pb2 import Envelope
 
 if TYPE_CHECKING:
     from services.shared.postgres import Connection
+
+_ERROR_CHARACTERS = 500
 
 
 class Waiting(NamedTuple):
@@ -15,6 +22,18 @@ class Waiting(NamedTuple):
     failure_id: int
     envelope: bytes
     attempt_count: int
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return what went wrong without what it went wrong with: messages may hold people's data."""
+    if isinstance(error, DomainError):
+        return f"{type(error).__name__}: {error.reason}"[:_ERROR_CHARACTERS]
+    if isinstance(error, asyncpg.PostgresError):
+        named = (error.sqlstate, getattr(error, "constraint_name", None))
+        return " ".join((type(error).__name__, *filter(None, named)))[:_ERROR_CHARACTERS]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"[:_ERROR_CHARACTERS]
 
 
 class Failures:

@@ -11,11 +11,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.shared.postgres import Database, Session
+from wayfare.event.v1.envelope_pb2 import Envelope
 
 if TYPE_CHECKING:
     from services.shared.postgres import Connection
 
 _SWEEPER = Session(role="SWEEPER")
+_REWIND_PAGE = 5_000
 
 
 class LoggedEvent(NamedTuple):
@@ -26,6 +28,10 @@ class LoggedEvent(NamedTuple):
     aggregate: str
     envelope: bytes
 
+    def occurred(self) -> float:
+        """Return when it occurred, in seconds since 1970."""
+        return Envelope.FromString(self.envelope).occur_time.ToMilliseconds() / 1000
+
 
 class EventLog:
     """Is the events of one service, as its relay sees them."""
@@ -33,10 +39,10 @@ class EventLog:
     def __init__(self, database: Database, schema: str) -> None:
         """Read `schema`.events; what is published is kept in `schema`.event_cursor."""
         self._database = database
-        self._take = (
-            f"SELECT transaction_id::text::bigint, event_number FROM {schema}.event_cursor"  # noqa: S608 - the schema is ours
-            " FOR UPDATE SKIP LOCKED"
-        )
+        self._take = f"""
+            SELECT transaction_id::text::bigint, event_number, stream_ids
+            FROM {schema}.event_cursor FOR UPDATE SKIP LOCKED
+        """  # noqa: S608 - the schema is ours
         self.read = f"""
             SELECT transaction_id::text::bigint, event_number,
               aggregate_type || '/' || aggregate_id, envelope
@@ -51,6 +57,7 @@ class EventLog:
         """  # noqa: S608 - the schema is ours
         self.advance = (
             f"UPDATE {schema}.event_cursor SET transaction_id = $1::text::xid8, event_number = $2"  # noqa: S608 - the schema is ours
+            ", stream_ids = $3"
         )
 
     @asynccontextmanager
@@ -61,18 +68,23 @@ class EventLog:
             if row is None:
                 yield None
                 return
-            yield RelayTurn(connection, (row[0], row[1]), self)
+            yield RelayTurn(connection, (row[0], row[1]), row[2], self)
 
 
 class RelayTurn:
     """Is the turn to publish what comes next. The cursor moves when its transaction commits."""
 
     def __init__(
-        self, connection: "Connection", cursor: tuple[int, int], statements: EventLog
+        self,
+        connection: "Connection",
+        cursor: tuple[int, int],
+        stream_ids: Sequence[str],
+        statements: EventLog,
     ) -> None:
-        """Go on after `cursor`."""
+        """Go on after `cursor`; the last entries in Valkey, by partition, were `stream_ids`."""
         self._connection = connection
         self._cursor = cursor
+        self.stream_ids = stream_ids
         self._statements = statements
 
     async def next_events(self, most: int) -> Sequence[LoggedEvent]:
@@ -81,15 +93,33 @@ class RelayTurn:
         rows = await self._connection.fetch(self._statements.read, str(number), event_number, most)
         return [LoggedEvent(*row) for row in rows]
 
-    async def published(self, last: LoggedEvent) -> None:
-        """Remember that everything up to `last` is published."""
-        await self._move((last.transaction_id, last.event_number))
+    async def published(self, last: LoggedEvent, stream_ids: Sequence[str]) -> None:
+        """Remember that everything up to `last` is published, and the last entries in Valkey."""
+        self.stream_ids = stream_ids
+        await self._move(_place(last))
 
-    async def rewind(self, most: int) -> None:
-        """Go back, so that the newest `most` events come again."""
+    async def rewind(self, most: int, *, since: float) -> None:
+        """Go back, so that events come again: the newest `most`, and none from before `since`.
+
+        What was not published yet comes in any case.
+        """
         row = await self._connection.fetchrow(self._statements.newest, most)
-        await self._move((0, 0) if row is None else (row[0], row[1]))
+        reached = self._cursor
+        self._cursor = min(reached, (0, 0) if row is None else (row[0], row[1]))
+        while events := await self.next_events(_REWIND_PAGE):
+            for event in events:
+                if _place(event) > reached or event.occurred() >= since:
+                    await self._move(self._cursor)
+                    return
+                self._cursor = _place(event)
+        await self._move(self._cursor)
 
     async def _move(self, cursor: tuple[int, int]) -> None:
         self._cursor = cursor
-        await self._connection.execute(self._statements.advance, str(cursor[0]), cursor[1])
+        await self._connection.execute(
+            self._statements.advance, str(cursor[0]), cursor[1], self.stream_ids
+        )
+
+
+def _place(event: LoggedEvent) -> tuple[int, int]:
+    return event.transaction_id, event.event_number

@@ -1,18 +1,22 @@
 """Publishes a service's events to Valkey streams, each at least once and in order per aggregate."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import structlog
 from prometheus_client import Counter
+from redis.exceptions import ResponseError
 
 from services.shared.errors import DependencyUnavailableError
+from services.shared.events.lag import relay_lag
 from services.shared.events.log import EventLog, LoggedEvent
 from services.shared.events.streams import (
+    ADD_TO_STREAM,
     ENVELOPES_PER_ENTRY,
     PARTITIONS,
+    REPUBLISHED_SECONDS,
     partition_of,
-    published_key,
     stream_key,
 )
 from services.shared.valkey import VALKEY_AWAY, Valkey
@@ -21,6 +25,9 @@ _log = structlog.get_logger()
 _PUBLISHED = Counter("wayfare_events_published_total", "Events published", ["service"])
 _READ_MOST = 1_000
 _AWAY_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+# Before the id of an entry that Valkey has no more: what comes next has a greater one.
+_LOST = "~"
 
 
 class EventRelay:
@@ -45,6 +52,8 @@ class EventRelay:
         self._service = service
         self._idle_seconds = idle_seconds
         self._entries_kept = entries_kept
+        self._lag = relay_lag(service)
+        self._looked_at = float("-inf")
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -53,6 +62,11 @@ class EventRelay:
                 published = await self.publish()
             except (DependencyUnavailableError, *VALKEY_AWAY) as error:
                 _log.warning("events_wait", error=type(error).__name__)
+                await asyncio.sleep(_AWAY_SECONDS)
+                continue
+            except ResponseError as error:
+                # Its memory is full, or it is loading: it will pass, or somebody has to act.
+                _log.error("events_not_accepted", error=type(error).__name__)
                 await asyncio.sleep(_AWAY_SECONDS)
                 continue
             if published < _READ_MOST:
@@ -65,29 +79,57 @@ class EventRelay:
         """
         async with self._log.turn() as turn:
             if turn is None:
+                self._lag.waits_since(None)
                 return 0
-            marker = published_key(self._service)
-            if not await self._valkey.exists(marker):
-                # Valkey was emptied: what consumers have not read yet is published again.
-                await turn.rewind(self._entries_kept * PARTITIONS)
             events = await turn.next_events(_READ_MOST)
-            if not events:
+            self._lag.waits_since(events[0].occurred() if events else None)
+            if not events and time.monotonic() < self._looked_at + _LOOK_SECONDS:
                 return 0
-            await self._add(events)
-            await self._valkey.set(marker, 1)
-            await turn.published(events[-1])
+            stream_ids = await self._add(turn.stream_ids or ["0-0"] * PARTITIONS, events)
+            if stream_ids is None:
+                # What consumers may not have read is published again, and these events behind it.
+                _log.warning("valkey_lost_events", service=self._service)
+                since = time.time() - REPUBLISHED_SECONDS
+                turn.stream_ids = [f"{_LOST}{one.lstrip(_LOST)}" for one in turn.stream_ids]
+                await turn.rewind(self._entries_kept * PARTITIONS, since=since)
+                return _READ_MOST
+            self._looked_at = time.monotonic()
+            if events:
+                await turn.published(events[-1], stream_ids)
+        self._lag.waits_since(None)
         _PUBLISHED.labels(self._service).inc(len(events))
         return len(events)
 
-    async def _add(self, events: Sequence[LoggedEvent]) -> None:
-        """Add the events to their partitions, several to an entry: an entry is most of the cost."""
+    async def _add(
+        self, known: Sequence[str], events: Sequence[LoggedEvent]
+    ) -> Sequence[str] | None:
+        """Add the events to their partitions; return the last entry of each.
+
+        None if Valkey has less than `known`: it was emptied, restarted without its last second, or
+        a replica took over. Nothing was added then where something is lost.
+        """
         partitions: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
         for event in events:
             partitions[partition_of(event.aggregate)].append(event.envelope)
-        pipeline = self._valkey.pipeline(transaction=False)
-        for number, envelopes in enumerate(partitions):
-            key = stream_key(self._service, number)
-            for start in range(0, len(envelopes), ENVELOPES_PER_ENTRY):
-                fields = dict(enumerate(envelopes[start : start + ENVELOPES_PER_ENTRY]))
-                pipeline.xadd(key, fields, maxlen=self._entries_kept, approximate=True)
-        await pipeline.execute()
+        added = await asyncio.gather(
+            *(
+                self._valkey.eval(
+                    ADD_TO_STREAM,
+                    1,
+                    stream_key(self._service, number),
+                    known[number].lstrip(_LOST),
+                    int(known[number].startswith(_LOST)),
+                    self._entries_kept,
+                    ENVELOPES_PER_ENTRY,
+                    *envelopes,
+                )
+                for number, envelopes in enumerate(partitions)
+            )
+        )
+        if None in added:
+            return None
+        # What only has to be passed stays so until something is added.
+        return [
+            had if had.startswith(_LOST) and not envelopes else last.decode()
+            for had, last, envelopes in zip(known, added, partitions, strict=True)
+        ]

@@ -29,6 +29,11 @@ CREATE TABLE $schema.event_cursor (
 INSERT INTO $schema.event_cursor (transaction_id, event_number) VALUES ('0', 0);
 """)
 
+_PUBLISHED = Template("""
+-- What Valkey answered last, of each of its streams: a Valkey that has less lost something.
+ALTER TABLE $schema.event_cursor ADD COLUMN stream_ids text[] NOT NULL DEFAULT '{}';
+""")
+
 _CONSUMERS = Template("""
 -- How far each consumer has read each partition of a service's events; a row's lock is the turn.
 CREATE TABLE $schema.event_positions (
@@ -39,7 +44,8 @@ CREATE TABLE $schema.event_positions (
   PRIMARY KEY (consumer, source, partition)
 );
 
--- What each consumer has taken, so that what comes twice takes effect once.
+-- What each consumer has taken, so that what comes twice takes effect once. Entries are deleted
+-- when they are older than anything that can come again.
 CREATE TABLE $schema.event_inbox (
   consumer    text NOT NULL,
   event_id    uuid NOT NULL,
@@ -64,12 +70,31 @@ CREATE TABLE $schema.event_failures (
 );
 CREATE INDEX event_failures_waiting ON $schema.event_failures (consumer, aggregate, failure_id)
   WHERE dead_time IS NULL;
+
+-- What people did with dead letters, and why.
+CREATE TABLE $schema.dead_letter_audit (
+  audit_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  action      text NOT NULL CHECK (action IN ('RETRY', 'DROP')),
+  consumer    text NOT NULL,
+  event_id    uuid NOT NULL,
+  aggregate   text NOT NULL,
+  error       text NOT NULL,
+  reason      text NOT NULL CHECK (char_length(reason) <= 500),
+  actor       text NOT NULL CHECK (char_length(actor) BETWEEN 1 AND 128),
+  create_time timestamptz NOT NULL DEFAULT now(),
+  CHECK (action <> 'DROP' OR reason <> '')
+);
 """)
 
 
 def event_tables(schema: str) -> str:
     """Return the SQL of a schema that writes events."""
     return _EVENTS.substitute(schema=schema)
+
+
+def published_streams(schema: str) -> str:
+    """Return the SQL of a schema that writes events, to follow `event_tables`."""
+    return _PUBLISHED.substitute(schema=schema)
 
 
 def consumer_tables(schema: str) -> str:

@@ -7,12 +7,16 @@ from rich.markup import escape
 
 from services.stack.command.console import errors
 from services.stack.command.demo import demo
+from services.stack.command.dlq import dlq
 from services.stack.command.follow import follow
 from services.stack.command.gtfs import gtfs
 from services.stack.command.maintenance import certs, logs, migrate, reset
+from services.stack.command.pay import pay
 from services.stack.command.replay import replay
+from services.stack.command.scan import scan
 from services.stack.command.session import login, token
 from services.stack.command.status import status
+from services.stack.command.trips import trips
 from services.stack.command.up import up
 from services.stack.errors import StackError
 from wayfare_client import WayfareError
@@ -31,9 +35,12 @@ application = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (up, demo, status, logs, login, token, replay, follow, certs, migrate, reset):
+_COMMANDS = (up, demo, status, logs, login, token, replay, follow, pay, scan, certs, migrate, reset)
+for _command in _COMMANDS:
     application.command()(_command)
 application.add_typer(gtfs, name="gtfs")
+application.add_typer(dlq, name="dlq")
+application.add_typer(trips, name="trips")
 
 
 def main() -> None:

@@ -186,6 +186,7 @@ def _print_how_to_call(stack: EmbeddedStack) -> None:
   from wayfare_client import WayfareClient
   client = WayfareClient("{edge}", tenant_id="{DEMO_TENANT_ID}")
   await client.log_in("{DEMO_ADMIN_PHONE}", open("{password_file}").read().strip())
+[bold]book[/]     wayfare trips demo makes trips to book on; wayfare trips list shows them
 [bold]watch[/]    wayfare demo; or: wayfare replay {_TRACES} --traces 2
 """,
         soft_wrap=True,

@@ -305,7 +305,9 @@ class Scan(_message.Message):
     stop_index: _builtins.int
     """Counts the stop at which the vehicle is, or which it left last, from 0 in the order of the trip. 0 to 63."""
     accepted_offline: _builtins.bool
-    """Is what the phone decided by itself: true when it let the passenger on. Only in ReportScans."""
+    """Is what the phone decided by itself: true when it let the passenger on. Only in ReportScans; a boarding scan that it did not accept
+    uses nothing.
+    """
     @_builtins.property
     def scan_time(self) -> _timestamp_pb2.Timestamp:
         """Says when, by the phone's clock. Absent in VerifyTicket: now. One of the future counts as now."""
@@ -372,7 +374,7 @@ class ScanResult(_message.Message):
 
     @_builtins.property
     def cash_due(self) -> _money_pb2.Money:
-        """Is what the conductor has to take in cash now; absent when nothing is due."""
+        """Is what the conductor has to take in cash now; absent when nothing is due. Whoever of a booking gets on first pays for all of it."""
 
     @_builtins.property
     def counted_scan(self) -> Global___CountedScan:

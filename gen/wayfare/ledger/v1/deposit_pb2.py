@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwayfare/ledger/v1/deposit.proto\x12\x11wayfare.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xfe\x03\n\x07\x44\x65posit\x12\x1d\n\ndeposit_id\x18\x01 \x01(\tR\tdepositId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x34\n\x07gateway\x18\x03 \x01(\x0e\x32\x1a.wayfare.ledger.v1.GatewayR\x07gateway\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x35\n\x05state\x18\x05 \x01(\x0e\x32\x1f.wayfare.ledger.v1.DepositStateR\x05state\x12\x1c\n\treference\x18\x06 \x01(\tR\treference\x12\x1f\n\x0btransfer_id\x18\x07 \x01(\tR\ntransferId\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12,\n\x12gateway_payment_id\x18\x0b \x01(\tR\x10gatewayPaymentId\"\xa9\x01\n\x08\x43heckout\x12\x10\n\x03url\x18\x01 \x01(\tR\x03url\x12L\n\x0b\x66orm_fields\x18\x02 \x03(\x0b\x32+.wayfare.ledger.v1.Checkout.FormFieldsEntryR\nformFields\x1a=\n\x0f\x46ormFieldsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01*L\n\x07Gateway\x12\x17\n\x13GATEWAY_UNSPECIFIED\x10\x00\x12\x13\n\x0fGATEWAY_PAYHERE\x10\x01\x12\x13\n\x0fGATEWAY_KASHIER\x10\x02*\xba\x01\n\x0c\x44\x65positState\x12\x1d\n\x19\x44\x45POSIT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45POSIT_STATE_PENDING\x10\x01\x12\x1b\n\x17\x44\x45POSIT_STATE_SUCCEEDED\x10\x02\x12\x18\n\x14\x44\x45POSIT_STATE_FAILED\x10\x03\x12\x19\n\x15\x44\x45POSIT_STATE_EXPIRED\x10\x04\x12\x1e\n\x1a\x44\x45POSIT_STATE_CHARGED_BACK\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwayfare/ledger/v1/deposit.proto\x12\x11wayfare.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xb5\x04\n\x07\x44\x65posit\x12\x1d\n\ndeposit_id\x18\x01 \x01(\tR\tdepositId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x34\n\x07gateway\x18\x03 \x01(\x0e\x32\x1a.wayfare.ledger.v1.GatewayR\x07gateway\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x35\n\x05state\x18\x05 \x01(\x0e\x32\x1f.wayfare.ledger.v1.DepositStateR\x05state\x12\x1c\n\treference\x18\x06 \x01(\tR\treference\x12\x1f\n\x0btransfer_id\x18\x07 \x01(\tR\ntransferId\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12,\n\x12gateway_payment_id\x18\x0b \x01(\tR\x10gatewayPaymentId\x12\x35\n\x17\x63harge_back_transfer_id\x18\x0c \x01(\tR\x14\x63hargeBackTransferId\"\xa9\x01\n\x08\x43heckout\x12\x10\n\x03url\x18\x01 \x01(\tR\x03url\x12L\n\x0b\x66orm_fields\x18\x02 \x03(\x0b\x32+.wayfare.ledger.v1.Checkout.FormFieldsEntryR\nformFields\x1a=\n\x0f\x46ormFieldsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01*L\n\x07Gateway\x12\x17\n\x13GATEWAY_UNSPECIFIED\x10\x00\x12\x13\n\x0fGATEWAY_PAYHERE\x10\x01\x12\x13\n\x0fGATEWAY_KASHIER\x10\x02*\xba\x01\n\x0c\x44\x65positState\x12\x1d\n\x19\x44\x45POSIT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45POSIT_STATE_PENDING\x10\x01\x12\x1b\n\x17\x44\x45POSIT_STATE_SUCCEEDED\x10\x02\x12\x18\n\x14\x44\x45POSIT_STATE_FAILED\x10\x03\x12\x19\n\x15\x44\x45POSIT_STATE_EXPIRED\x10\x04\x12\x1e\n\x1a\x44\x45POSIT_STATE_CHARGED_BACK\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CHECKOUT_FORMFIELDSENTRY']._loaded_options = None
   _globals['_CHECKOUT_FORMFIELDSENTRY']._serialized_options = b'8\001'
-  _globals['_GATEWAY']._serialized_start=797
-  _globals['_GATEWAY']._serialized_end=873
-  _globals['_DEPOSITSTATE']._serialized_start=876
-  _globals['_DEPOSITSTATE']._serialized_end=1062
+  _globals['_GATEWAY']._serialized_start=852
+  _globals['_GATEWAY']._serialized_end=928
+  _globals['_DEPOSITSTATE']._serialized_start=931
+  _globals['_DEPOSITSTATE']._serialized_end=1117
   _globals['_DEPOSIT']._serialized_start=113
-  _globals['_DEPOSIT']._serialized_end=623
-  _globals['_CHECKOUT']._serialized_start=626
-  _globals['_CHECKOUT']._serialized_end=795
-  _globals['_CHECKOUT_FORMFIELDSENTRY']._serialized_start=734
-  _globals['_CHECKOUT_FORMFIELDSENTRY']._serialized_end=795
+  _globals['_DEPOSIT']._serialized_end=678
+  _globals['_CHECKOUT']._serialized_start=681
+  _globals['_CHECKOUT']._serialized_end=850
+  _globals['_CHECKOUT_FORMFIELDSENTRY']._serialized_start=789
+  _globals['_CHECKOUT_FORMFIELDSENTRY']._serialized_end=850
 # @@protoc_insertion_point(module_scope)

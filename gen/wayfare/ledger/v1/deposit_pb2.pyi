@@ -62,7 +62,9 @@ class _DepositStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DepositS
     DEPOSIT_STATE_EXPIRED: _DepositState.ValueType  # 4
     """Was not paid in time. A success that comes later still counts: the money was taken."""
     DEPOSIT_STATE_CHARGED_BACK: _DepositState.ValueType  # 5
-    """Was in the wallet and was taken back by the gateway. What the wallet no longer has, the operator bears."""
+    """Was taken back by the gateway. What the wallet no longer has, the operator bears. It never was in the wallet if the gateway
+    told of this before it told of the success.
+    """
 
 class DepositState(_DepositState, metaclass=_DepositStateEnumTypeWrapper):
     """Says what became of a deposit. It moves forward only: a final state is never taken back by a late message, but
@@ -80,7 +82,9 @@ DEPOSIT_STATE_FAILED: DepositState.ValueType  # 3
 DEPOSIT_STATE_EXPIRED: DepositState.ValueType  # 4
 """Was not paid in time. A success that comes later still counts: the money was taken."""
 DEPOSIT_STATE_CHARGED_BACK: DepositState.ValueType  # 5
-"""Was in the wallet and was taken back by the gateway. What the wallet no longer has, the operator bears."""
+"""Was taken back by the gateway. What the wallet no longer has, the operator bears. It never was in the wallet if the gateway
+told of this before it told of the success.
+"""
 Global___DepositState: _TypeAlias = DepositState  # noqa: Y015
 
 @_typing.final
@@ -100,6 +104,7 @@ class Deposit(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     GATEWAY_PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    CHARGE_BACK_TRANSFER_ID_FIELD_NUMBER: _builtins.int
     deposit_id: _builtins.str
     """Identifies the deposit; the gateway knows it as the order's id. UUID."""
     user_id: _builtins.str
@@ -114,6 +119,8 @@ class Deposit(_message.Message):
     """Identifies the transfer that brought the money into the wallet; empty until then. UUID."""
     gateway_payment_id: _builtins.str
     """Is the gateway's own id of the payment; empty until it is known."""
+    charge_back_transfer_id: _builtins.str
+    """Identifies the transfer that took the money back; empty unless that moved money. UUID."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """Is how much."""
@@ -144,10 +151,11 @@ class Deposit(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         gateway_payment_id: _builtins.str = ...,
+        charge_back_transfer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "expire_time", b"expire_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "deposit_id", b"deposit_id", "expire_time", b"expire_time", "gateway", b"gateway", "gateway_payment_id", b"gateway_payment_id", "reference", b"reference", "state", b"state", "transfer_id", b"transfer_id", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "charge_back_transfer_id", b"charge_back_transfer_id", "create_time", b"create_time", "deposit_id", b"deposit_id", "expire_time", b"expire_time", "gateway", b"gateway", "gateway_payment_id", b"gateway_payment_id", "reference", b"reference", "state", b"state", "transfer_id", b"transfer_id", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,7 +193,9 @@ class Checkout(_message.Message):
     """Is the address to open in a browser, or that the form is posted to."""
     @_builtins.property
     def form_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Are the fields of a form to post to `url`, by name. Empty when `url` is only opened."""
+        """Are the fields of a form to post to `url`, by name. Empty when `url` is only opened. PayHere further wants first_name, last_name,
+        email, phone, address, city and country of whoever pays: the client adds them, LedgerService does not know them.
+        """
 
     def __init__(
         self,

@@ -43,16 +43,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: a hold of ten minutes is posted after eleven.
     """
     ERROR_REASON_CURRENCY_MISMATCH: _ErrorReason.ValueType  # 5
-    """Postings of one transfer have several currencies. Code INVALID_ARGUMENT; metadata `currency_codes`. Example: a debit in
-    EGP and a credit in LKR.
+    """Amounts that belong together have several currencies. Code INVALID_ARGUMENT; metadata `currency_codes`. Example: a debit in
+    EGP and a credit in LKR; a deposit in EGP by PAYHERE.
     """
     ERROR_REASON_POSTINGS_UNBALANCED: _ErrorReason.ValueType  # 6
     """Debits and credits of a transfer differ. Code INVALID_ARGUMENT; metadata `debit_minor` and `credit_minor`.
     Example: 100 from one account and 90 to another.
     """
     ERROR_REASON_AMOUNT_INVALID: _ErrorReason.ValueType  # 7
-    """An amount is not more than zero, or over 10^15 minor units. Code INVALID_ARGUMENT; metadata `amount_minor`. Example: a
-    posting of 0.00.
+    """An amount is not more than zero, or over 10^15 minor units, or not within a deposit's bounds. Code INVALID_ARGUMENT; metadata
+    `amount_minor`, for a deposit `minimum_minor` and `maximum_minor` too. Example: a posting of 0.00.
     """
     ERROR_REASON_ACCOUNT_UNKNOWN: _ErrorReason.ValueType  # 8
     """The tenant has no such account. Code NOT_FOUND; metadata `account_id`. Example: UpdateAccount for a wallet that no
@@ -109,7 +109,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_GATEWAY_NOT_CONFIGURED: _ErrorReason.ValueType  # 21
     """The tenant has no account at the payment gateway. Code FAILED_PRECONDITION; metadata `gateway`. Example: a deposit by KASHIER for an
     operator that only has PayHere.
-    Not raised yet.
     """
     ERROR_REASON_GATEWAY_UNAVAILABLE: _ErrorReason.ValueType  # 22
     """The payment gateway does not answer. Code UNAVAILABLE; metadata `gateway`. Example: the gateway times out when the
@@ -119,21 +118,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEPOSIT_UNKNOWN: _ErrorReason.ValueType  # 23
     """There is no such deposit, or the caller may not see it. Code NOT_FOUND; metadata `deposit_id`. Example: GetDeposit
     of another person's deposit.
-    Not raised yet.
     """
     ERROR_REASON_SIGNATURE_INVALID: _ErrorReason.ValueType  # 24
     """A notification's signature is missing or wrong, or does not cover order, amount, currency and status. Code PERMISSION_DENIED;
     metadata `gateway`. Example: a webhook whose amount was changed on the way.
-    Not raised yet.
     """
     ERROR_REASON_WEBHOOK_MALFORMED: _ErrorReason.ValueType  # 25
-    """A notification cannot be read. Code INVALID_ARGUMENT; metadata `gateway`. Example: a body that is cut off.
-    Not raised yet.
-    """
+    """A notification cannot be read. Code INVALID_ARGUMENT; metadata `gateway`. Example: a body that is cut off."""
     ERROR_REASON_AMOUNT_MISMATCH: _ErrorReason.ValueType  # 26
     """A notification tells of another amount than the deposit asks for. Code FAILED_PRECONDITION; metadata `deposit_id`,
     `expected_minor` and `received_minor`. Example: 10.00 were paid for an order of 100.00.
-    Not raised yet.
     """
     ERROR_REASON_WITHDRAWAL_UNKNOWN: _ErrorReason.ValueType  # 27
     """The tenant has no such withdrawal. Code NOT_FOUND; metadata `withdrawal_id`. Example: ApproveWithdrawal with an id that
@@ -184,16 +178,16 @@ ERROR_REASON_PENDING_EXPIRED: ErrorReason.ValueType  # 4
 Example: a hold of ten minutes is posted after eleven.
 """
 ERROR_REASON_CURRENCY_MISMATCH: ErrorReason.ValueType  # 5
-"""Postings of one transfer have several currencies. Code INVALID_ARGUMENT; metadata `currency_codes`. Example: a debit in
-EGP and a credit in LKR.
+"""Amounts that belong together have several currencies. Code INVALID_ARGUMENT; metadata `currency_codes`. Example: a debit in
+EGP and a credit in LKR; a deposit in EGP by PAYHERE.
 """
 ERROR_REASON_POSTINGS_UNBALANCED: ErrorReason.ValueType  # 6
 """Debits and credits of a transfer differ. Code INVALID_ARGUMENT; metadata `debit_minor` and `credit_minor`.
 Example: 100 from one account and 90 to another.
 """
 ERROR_REASON_AMOUNT_INVALID: ErrorReason.ValueType  # 7
-"""An amount is not more than zero, or over 10^15 minor units. Code INVALID_ARGUMENT; metadata `amount_minor`. Example: a
-posting of 0.00.
+"""An amount is not more than zero, or over 10^15 minor units, or not within a deposit's bounds. Code INVALID_ARGUMENT; metadata
+`amount_minor`, for a deposit `minimum_minor` and `maximum_minor` too. Example: a posting of 0.00.
 """
 ERROR_REASON_ACCOUNT_UNKNOWN: ErrorReason.ValueType  # 8
 """The tenant has no such account. Code NOT_FOUND; metadata `account_id`. Example: UpdateAccount for a wallet that no
@@ -250,7 +244,6 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 20
 ERROR_REASON_GATEWAY_NOT_CONFIGURED: ErrorReason.ValueType  # 21
 """The tenant has no account at the payment gateway. Code FAILED_PRECONDITION; metadata `gateway`. Example: a deposit by KASHIER for an
 operator that only has PayHere.
-Not raised yet.
 """
 ERROR_REASON_GATEWAY_UNAVAILABLE: ErrorReason.ValueType  # 22
 """The payment gateway does not answer. Code UNAVAILABLE; metadata `gateway`. Example: the gateway times out when the
@@ -260,21 +253,16 @@ Not raised yet.
 ERROR_REASON_DEPOSIT_UNKNOWN: ErrorReason.ValueType  # 23
 """There is no such deposit, or the caller may not see it. Code NOT_FOUND; metadata `deposit_id`. Example: GetDeposit
 of another person's deposit.
-Not raised yet.
 """
 ERROR_REASON_SIGNATURE_INVALID: ErrorReason.ValueType  # 24
 """A notification's signature is missing or wrong, or does not cover order, amount, currency and status. Code PERMISSION_DENIED;
 metadata `gateway`. Example: a webhook whose amount was changed on the way.
-Not raised yet.
 """
 ERROR_REASON_WEBHOOK_MALFORMED: ErrorReason.ValueType  # 25
-"""A notification cannot be read. Code INVALID_ARGUMENT; metadata `gateway`. Example: a body that is cut off.
-Not raised yet.
-"""
+"""A notification cannot be read. Code INVALID_ARGUMENT; metadata `gateway`. Example: a body that is cut off."""
 ERROR_REASON_AMOUNT_MISMATCH: ErrorReason.ValueType  # 26
 """A notification tells of another amount than the deposit asks for. Code FAILED_PRECONDITION; metadata `deposit_id`,
 `expected_minor` and `received_minor`. Example: 10.00 were paid for an order of 100.00.
-Not raised yet.
 """
 ERROR_REASON_WITHDRAWAL_UNKNOWN: ErrorReason.ValueType  # 27
 """The tenant has no such withdrawal. Code NOT_FOUND; metadata `withdrawal_id`. Example: ApproveWithdrawal with an id that

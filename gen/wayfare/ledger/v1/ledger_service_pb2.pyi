@@ -521,8 +521,8 @@ class CreateDepositRequest(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Says until when it is waited for. Absent: an hour from now. Only for services; a payment that comes later still
-        gets into the wallet.
+        """Says until when it is waited for, at most 30 days ahead. Absent: an hour from now. Only for services; a payment that comes
+        later still gets into the wallet.
         """
 
     def __init__(

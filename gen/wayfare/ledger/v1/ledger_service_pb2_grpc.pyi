@@ -89,8 +89,8 @@ class LedgerServiceStub:
     """Creates a deposit at a payment gateway and says how to pay it. The money is in the wallet when the gateway's webhook has
     arrived, not before. Idempotent by `request_id`: the same again gives the same deposit and checkout.
     Returns GATEWAY_NOT_CONFIGURED if the tenant has no account at the gateway, CURRENCY_MISMATCH if the gateway does not take the
-    currency, AMOUNT_INVALID if the amount is not positive or above the tenant's highest, GATEWAY_UNAVAILABLE if the gateway does not
-    answer, REQUEST_ID_REUSED if the `request_id` came with another body.
+    currency, AMOUNT_INVALID if the amount is below the tenant's least or above its highest, REQUEST_ID_REUSED if the
+    `request_id` came with another body.
     """
     GetDeposit: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetDepositRequest, _deposit_pb2.Deposit]
     """Gets a deposit: their own for everybody, another's for BUSINESS and ADMIN. A read: changes nothing.
@@ -280,8 +280,8 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a deposit at a payment gateway and says how to pay it. The money is in the wallet when the gateway's webhook has
         arrived, not before. Idempotent by `request_id`: the same again gives the same deposit and checkout.
         Returns GATEWAY_NOT_CONFIGURED if the tenant has no account at the gateway, CURRENCY_MISMATCH if the gateway does not take the
-        currency, AMOUNT_INVALID if the amount is not positive or above the tenant's highest, GATEWAY_UNAVAILABLE if the gateway does not
-        answer, REQUEST_ID_REUSED if the `request_id` came with another body.
+        currency, AMOUNT_INVALID if the amount is below the tenant's least or above its highest, REQUEST_ID_REUSED if the
+        `request_id` came with another body.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,165 @@
+"""Keeps tickets. Implements ports.tickets.TicketStore.
+
+`insert` and `revoke` run in the transaction of whoever confirms, changes or cancels a booking, who
+has locked the trip's row.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from services.booking.domain.issuing import IssuedTicket
+from services.booking.domain.scanning import CountedScan, Ticket
+from services.booking.ports.tickets import Position, Revocation
+from services.shared.postgres import Database, Session
+
+if TYPE_CHECKING:
+    from services.shared.postgres import Connection
+
+COLUMNS = """ticket_id, booking_id, booking_code, trip_id, passenger_id, user_id, seat_number,
+  from_stop_index, to_stop_index, key_id, code, cash_due_minor, currency_code, issue_time, end_time,
+  revoke_time, use_scan_id, use_device_id, use_stop_index, use_time"""
+_FIND = f"SELECT {COLUMNS} FROM booking.tickets WHERE ticket_id = $1"  # noqa: S608 - constants of ours
+
+_INSERT = """
+INSERT INTO booking.tickets (ticket_id, tenant_id, booking_id, booking_code, trip_id, passenger_id,
+  user_id, seat_number, from_stop_index, to_stop_index, key_id, code, cash_due_minor, currency_code,
+  issue_time, end_time)
+SELECT ticket_id, $1, booking_id, booking_code, trip_id, passenger_id, user_id, seat_number,
+  from_stop_index, to_stop_index, key_id, code, cash_due_minor, currency_code, issue_time, end_time
+FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::uuid[], $7::uuid[], $8::text[],
+  $9::smallint[], $10::smallint[], $11::text[], $12::bytea[], $13::bigint[], $14::text[],
+  $15::timestamptz[], $16::timestamptz[])
+  AS new (ticket_id, booking_id, booking_code, trip_id, passenger_id, user_id, seat_number,
+    from_stop_index, to_stop_index, key_id, code, cash_due_minor, currency_code, issue_time,
+    end_time)
+"""
+
+_REVOKE = """
+WITH revoked AS (
+  UPDATE booking.tickets SET revoke_time = $2
+  WHERE ticket_id = ANY ($1::uuid[]) AND revoke_time IS NULL
+  RETURNING ticket_id, tenant_id, trip_id, end_time
+)
+INSERT INTO booking.ticket_revocations (ticket_id, tenant_id, trip_id, end_time, revoke_time)
+SELECT ticket_id, tenant_id, trip_id, end_time, $2 FROM revoked ORDER BY ticket_id
+RETURNING ticket_id::text
+"""
+
+# Where every transaction before has ended; see the table.
+_REVOCATIONS = """
+SELECT ticket_id, trip_id, revoke_time, transaction_id::text::bigint AS transaction_id,
+  revocation_number
+FROM booking.ticket_revocations
+WHERE tenant_id = $1 AND (transaction_id, revocation_number) > ($2::text::xid8, $3)
+  AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+  AND {}
+ORDER BY transaction_id, revocation_number LIMIT $5
+"""
+_OF_TRIP = _REVOCATIONS.format("trip_id = $4::uuid")
+_OF_ALL = _REVOCATIONS.format("end_time > $4::timestamptz")
+
+
+async def insert(connection: "Connection", tenant_id: str, tickets: Sequence[IssuedTicket]) -> None:
+    """Keep new tickets in the open transaction."""
+    names = (
+        "ticket_id",
+        "booking_id",
+        "booking_code",
+        "trip_id",
+        "passenger_id",
+        "user_id",
+        "seat_number",
+        "from_stop_index",
+        "to_stop_index",
+        "key_id",
+        "code",
+        "cash_due_minor",
+        "currency_code",
+        "issue_time",
+        "end_time",
+    )
+    columns = [[getattr(ticket, name) for ticket in tickets] for name in names]
+    await connection.execute(_INSERT, tenant_id, *columns)
+
+
+async def revoke(
+    connection: "Connection", ticket_ids: Sequence[str], *, now: datetime
+) -> list[str]:
+    """Revoke tickets in the open transaction; return those that were good before."""
+    rows = await connection.fetch(_REVOKE, list(ticket_ids), now)
+    return [row[0] for row in rows]
+
+
+class PostgresTicketStore:
+    """Reads tickets."""
+
+    def __init__(self, database: Database) -> None:
+        """Take the database of role wayfare_booking."""
+        self._database = database
+
+    async def find(self, tenant_id: str, ticket_id: str) -> Ticket | None:
+        """Return a ticket of the tenant, or None."""
+        async with self._database.transaction(_service(tenant_id)) as connection:
+            row = await connection.fetchrow(_FIND, ticket_id)
+        return None if row is None else ticket_of(row)
+
+    async def revocations(
+        self, tenant_id: str, trip_id: str, *, after: Position, now: datetime, most: int
+    ) -> list[Revocation]:
+        """Return what was revoked after a place, oldest first."""
+        async with self._database.transaction(_service(tenant_id)) as connection:
+            rows = await connection.fetch(
+                _OF_TRIP if trip_id else _OF_ALL,
+                tenant_id,
+                str(after.transaction_id),
+                after.revocation_number,
+                trip_id or now,
+                most,
+            )
+        return [
+            Revocation(
+                ticket_id=str(row["ticket_id"]),
+                trip_id=str(row["trip_id"]),
+                revoke_time=row["revoke_time"],
+                position=Position(row["transaction_id"], row["revocation_number"]),
+            )
+            for row in rows
+        ]
+
+
+def ticket_of(row: Any) -> Ticket:
+    """Return the ticket of a row that has all of COLUMNS."""
+    use = None
+    if row["use_scan_id"] is not None:
+        use = CountedScan(
+            scan_id=str(row["use_scan_id"]),
+            device_id=row["use_device_id"],
+            stop_index=row["use_stop_index"],
+            scan_time=row["use_time"],
+        )
+    return Ticket(
+        issued=IssuedTicket(
+            ticket_id=str(row["ticket_id"]),
+            booking_id=str(row["booking_id"]),
+            booking_code=row["booking_code"],
+            trip_id=str(row["trip_id"]),
+            passenger_id=str(row["passenger_id"]),
+            user_id=str(row["user_id"]),
+            seat_number=row["seat_number"],
+            from_stop_index=row["from_stop_index"],
+            to_stop_index=row["to_stop_index"],
+            key_id=row["key_id"],
+            code=row["code"],
+            cash_due_minor=row["cash_due_minor"],
+            currency_code=row["currency_code"],
+            issue_time=row["issue_time"],
+            end_time=row["end_time"],
+        ),
+        revoke_time=row["revoke_time"],
+        use=use,
+    )
+
+
+def _service(tenant_id: str) -> Session:
+    return Session(tenant_id=tenant_id, role="SERVICE")
