@@ -84,14 +84,13 @@ class Shop:
         trip_ids = await self._trips(-(-count // _SEATS))
         # Seats of all trips by turns: nobody books a bus seat by seat in a second.
         places = [(trip_id, str(seat + 1)) for seat in range(_SEATS) for trip_id in trip_ids]
-        made: list[Purchase] = []
-        people: list[str] = []
-        metadata: Sequence[tuple[str, str]] = ()
-        for number, (trip_id, seat_number) in enumerate(places[:count]):
-            if number % _BOOKINGS_PER_PASSENGER == 0:
-                people.append(str(uuid.uuid4()))
-                metadata = self._as(people[-1], "PASSENGER")
-            made.append(Purchase(trip_id, seat_number, metadata))
+        people = [str(uuid.uuid4()) for _ in range(-(-count // _BOOKINGS_PER_PASSENGER))]
+        tokens = [self._as(user_id, "PASSENGER") for user_id in people]
+        # By turns, so that nobody buys two seats at once.
+        made = [
+            Purchase(trip_id, seat_number, tokens[number % len(tokens)])
+            for number, (trip_id, seat_number) in enumerate(places[:count])
+        ]
         await self._fund(people)
         return made
 
