@@ -172,7 +172,16 @@ class Booking:
 
     def holds(self, trip_ids: Sequence[str], count: int) -> list[Request]:
         """Return so many holds of one seat on one leg, all of which can be had."""
-        places = self.random.sample(range(len(trip_ids) * PLACES_PER_TRIP), count)
+        return self._holds(
+            trip_ids, self.random.sample(range(len(trip_ids) * PLACES_PER_TRIP), count)
+        )
+
+    def holds_of_new_seats(self, trip_id: str, count: int) -> list[Request]:
+        """Return holds of so many seats of a trip, each of another seat."""
+        legs = _STOPS - 1
+        return self._holds([trip_id], [seat * legs for seat in range(min(count, _SEATS))])
+
+    def _holds(self, trip_ids: Sequence[str], places: Sequence[int]) -> list[Request]:
         requests = []
         token = ""
         for number, place in enumerate(places):

@@ -62,7 +62,7 @@ class BookingSettings(ServiceSettings):
         15.0, gt=0, description="How long a WatchSeats is silent at most."
     )
     booking_event_tick_seconds: float = Field(
-        0.004,
+        0.0,
         ge=0,
         le=0.1,
         description="How long a busy process lets events of RPCs gather; 0 handles each at once.",
