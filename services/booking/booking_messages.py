@@ -164,15 +164,15 @@ def _money(booking: Booking, amount_minor: int) -> money_pb2.Money:
     return convert.money_message(amount_minor, booking.currency_code)
 
 
-def _state_number(booking: Booking) -> booking_pb2.BookingState:
+def _state_number(booking: Booking) -> "booking_pb2.BookingState.ValueType":
     return booking_pb2.BookingState.Value(f"BOOKING_STATE_{booking.state}")
 
 
-def _payment_number(booking: Booking) -> booking_pb2.PaymentState:
+def _payment_number(booking: Booking) -> "booking_pb2.PaymentState.ValueType":
     return booking_pb2.PaymentState.Value(f"PAYMENT_STATE_{booking.saga.payment_state}")
 
 
-def _method_number(booking: Booking) -> trip_pb2.PaymentMethod:
+def _method_number(booking: Booking) -> "trip_pb2.PaymentMethod.ValueType":
     return trip_pb2.PaymentMethod.Value(f"PAYMENT_METHOD_{booking.saga.method}")
 
 

@@ -11,7 +11,7 @@ from tests.support.stack_fixtures import TestDatabase
 
 pytestmark = pytest.mark.integration
 
-SCHEMAS = ["ledger"]
+SCHEMAS = ["booking", "ledger", "location"]
 _KEEP = {
     "event_positions": "(consumer, source, partition) VALUES ('c', 's', 0)",
     "event_inbox": f"(consumer, event_id) VALUES ('c', '{new_id()}')",

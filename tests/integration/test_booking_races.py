@@ -202,7 +202,7 @@ async def test_when_a_trip_ends_it_is_told_for_each_who_was_carried(shop: Shop) 
 
     shop.seconds_pass(61)
 
-    completed = {}
+    completed: dict[str, trip_completed_pb2.TripCompleted] = {}
     async with asyncio.timeout(15):
         while len(completed) < 2:
             await asyncio.sleep(0.05)

@@ -18,8 +18,9 @@ from google.protobuf.duration_pb2 import Duration
 from services.booking.domain.booking import BookingState, PaymentState
 from services.booking.domain.bookings import Booking
 from services.booking.domain.trips import PaymentMethod
-from tests.support.booking_cuts import Cut, Parts, running_parts
+from tests.support.booking_cuts import Parts, running_parts
 from tests.support.booking_money import LEG_MINOR, running_shop
+from tests.support.deposit_cuts import Cut
 from tests.support.ledger_deposits import SETTINGS
 from tests.support.ledger_process import CLEARING, transfer, wallet
 from tests.support.location_values import new_id

@@ -42,10 +42,14 @@ LEG_MINOR = 1_000
 
 
 class LedgerLine(grpc.aio.UnaryUnaryClientInterceptor):
-    """Calls the ledger as booking does over the mesh; may be cut, and lose calls or answers."""
+    """Calls the ledger as booking does over the mesh; may be cut, and lose calls or answers.
+
+    With `cut_after` so many calls go through, and no more.
+    """
 
     def __init__(self) -> None:
         self.cut = False
+        self.cut_after: int | None = None
         self.lose_answers = False
         self.calls: list[str] = []
 
@@ -54,8 +58,10 @@ class LedgerLine(grpc.aio.UnaryUnaryClientInterceptor):
     ) -> Any:
         method = details.method
         self.calls.append((method.decode() if isinstance(method, bytes) else method)[-15:])
-        if self.cut:
+        if self.cut or self.cut_after == 0:
             raise _away()
+        if self.cut_after is not None:
+            self.cut_after -= 1
         metadata = grpc.aio.Metadata(*(details.metadata or ()), *BOOKING)
         call = await continuation(details._replace(metadata=metadata), request)
         if self.lose_answers:

@@ -4,7 +4,7 @@ Each class is a change that the SeatBatcher commits with many others: the claims
 booking, its tickets and its events are of one transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from services.booking.domain import booking as sagas
@@ -42,7 +42,7 @@ from services.booking.domain.issuing import (
 )
 from services.booking.domain.passengers import SealedPassenger, seats_match
 from services.booking.domain.seats import Cause, Hold, HoldState
-from services.booking.domain.trips import CancellationFee, Journey, PaymentMethod
+from services.booking.domain.trips import CancellationFee, Journey, PaymentMethod, Trip
 from services.booking.domain.turns import TripTurn, WantedChange
 from services.booking.errors.bookings import (
     BookingNotCancellableError,
@@ -85,7 +85,10 @@ class BookingChange(WantedChange):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning(BookingChange):
-    """Wants to make a booking of a hold. What is paid later, or nothing, is confirmed at once."""
+    """Wants to make a booking of a hold. What is paid later, or nothing, is confirmed at once.
+
+    `saw` is told the trip, also when the booking was made before: nobody has to read it again.
+    """
 
     hold_id: str
     user_id: str
@@ -99,12 +102,19 @@ class Beginning(BookingChange):
     pending_margin_seconds: int
     signer: Signer
     ticket_ids: Sequence[str]
+    saw: Callable[[Trip], None]
+
+    def repeated(self, turn: TripTurn, resource_id: str) -> Booking:
+        """Return the booking that the first call made, as it is now."""
+        self.saw(turn.trip)
+        return BookingChange.repeated(self, turn, resource_id)
 
     def decide(self, turn: TripTurn) -> Booking:
         """Begin. Raises the refusals of CreateBooking but PAYMENT_FAILED."""
         hold = own_hold(turn, self.hold_id, self.user_id)
         self._check(turn, hold)
         trip = turn.trip
+        self.saw(trip)
         expire_time = min(
             turn.now + trip.terms.payment_duration,
             trip.departure_time(journey_of(hold)),

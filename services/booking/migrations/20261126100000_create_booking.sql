@@ -25,7 +25,7 @@ CREATE FUNCTION booking.is_sweeper() RETURNS boolean
 
 CREATE FUNCTION booking.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = '' AS $$
 BEGIN
-  RAISE EXCEPTION 'what is recorded stays: % of % is refused', TG_OP, TG_TABLE_NAME USING ERRCODE = 'WB001';
+  RAISE EXCEPTION 'what is recorded is immutable: % of % is refused', TG_OP, TG_TABLE_NAME USING ERRCODE = 'WB001';
 END $$;
 
 -- A layout never changes: trips that were sold with it must stay what they were.

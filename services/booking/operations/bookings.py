@@ -10,6 +10,7 @@ from services.booking.domain.booking_changes import Beginning, Cancelling
 from services.booking.domain.bookings import Booking, code_of
 from services.booking.domain.fees import CancellationTerms, terms_at
 from services.booking.domain.passengers import SealedPassenger, SealedTo, Traveller
+from services.booking.domain.seats import Hold
 from services.booking.domain.trips import CancellationFee, Journey, PaymentMethod, Trip
 from services.booking.domain.turns import RequestKey
 from services.booking.errors.bookings import (
@@ -126,6 +127,7 @@ class Bookings:
         if hold is None or hold.user_id != user_id:
             raise HoldNotYoursError(wish.hold_id)
         booking_id = charges.derived_id(wish.hold_id, "booking")
+        trips: list[Trip] = []
         beginning = Beginning(
             tenant_id=request.tenant_id,
             trip_id=hold.trip_id,
@@ -144,6 +146,7 @@ class Bookings:
             pending_margin_seconds=int(self._terms.pending_margin.total_seconds()),
             signer=await self._keys.signer(request.tenant_id),
             ticket_ids=[self._ids.new_id() for _ in wish.travellers],
+            saw=trips.append,
         )
         booking: Booking = await self._batcher.do(beginning)
         degraded = False
@@ -159,7 +162,16 @@ class Bookings:
             raise PaymentFailedError(booking.booking_id, ledger_reason=booking.failure_reason)
         if not degraded:
             self._worker.soon(booking)
-        return await self._shown(booking, degraded=degraded)
+        now = self._clock.now()
+        return ShownBooking(
+            booking=booking,
+            trip=trips[-1],
+            travellers=_travellers_of(booking, hold, wish),
+            boarding={},
+            offer=_offer(booking, trips[-1], now),
+            now=now,
+            degraded=degraded,
+        )
 
     async def get(self, reader: BookingReader, booking_id: str) -> ShownBooking:
         """Return a booking. Raises BookingNotYoursError."""
@@ -285,6 +297,15 @@ class Bookings:
                 )
             )
         return shown
+
+
+def _travellers_of(booking: Booking, hold: Hold, wish: BookingWish) -> dict[str, Traveller]:
+    """Return who travels by passenger: a booking's seats are in the order of its hold's."""
+    told = dict(wish.travellers)
+    return {
+        seat.passenger_id: told[held.seat_number]
+        for seat, held in zip(booking.seats, hold.seats, strict=True)
+    }
 
 
 def _offer(booking: Booking, trip: Trip, now: datetime) -> CancellationTerms | None:

@@ -72,7 +72,7 @@ CREATE TABLE location.dead_letter_audit (
 
 CREATE FUNCTION location.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = '' AS $$
 BEGIN
-  RAISE EXCEPTION 'what is recorded stays: % of % is refused', TG_OP, TG_TABLE_NAME USING ERRCODE = 'WO001';
+  RAISE EXCEPTION 'what is recorded is immutable: % of % is refused', TG_OP, TG_TABLE_NAME USING ERRCODE = 'WO001';
 END $$;
 REVOKE EXECUTE ON FUNCTION location.refuse_change() FROM PUBLIC;
 CREATE TRIGGER dead_letter_audit_is_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON location.dead_letter_audit

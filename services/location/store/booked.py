@@ -97,4 +97,5 @@ async def find(connection: "Connection", trip_id: str) -> BookedTrip | None:
     people = await connection.fetch(
         "SELECT user_id::text FROM location.booked_passengers WHERE trip_id = $1", trip_id
     )
-    return BookedTrip(*row, frozenset(one[0] for one in people))
+    passenger_ids = frozenset(one[0] for one in people)
+    return BookedTrip(row[0], row[1], row[2], row[3], row[4], passenger_ids)
