@@ -13,6 +13,7 @@ from services.booking.domain.booking_overrides import BookedSeatsByHand
 from services.booking.manifest_calls import ManifestCalls
 from services.booking.operations.layouts import Layouts
 from services.booking.operations.manifests import Manifests
+from services.booking.operations.overrides import BookedSeatsFor
 from services.booking.operations.request_upkeep import RequestUpkeep
 from services.booking.operations.scans import Scans
 from services.booking.operations.search import Search
@@ -55,9 +56,9 @@ from services.shared.rpc.authentication import (
 )
 from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
-from services.shared.rpc.rate_limits import ValkeyRateLimiter
+from services.shared.rpc.rate_limits import RateLimiter, ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
-from services.shared.valkey import open_valkey, ping_valkey
+from services.shared.valkey import Valkey, open_valkey, ping_valkey
 from wayfare.booking.v1 import booking_service_pb2
 from wayfare.booking.v1.booking_service_pb2_grpc import add_BookingServiceServicer_to_server
 from wayfare.identity.v1 import identity_service_pb2
@@ -99,16 +100,7 @@ async def wire(
     `ledger` is a channel on which LedgerService is called.
     """
     ids = Uuid7Source(clock)
-    database = await open_database(
-        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
-    )
-    stack.push_async_callback(database.close)
-    valkey_url = settings.valkey_url.get_secret_value()
-    valkey = open_valkey(valkey_url, cluster=settings.valkey_cluster)
-    stack.push_async_callback(valkey.aclose)
-    rate_limiter = ValkeyRateLimiter(valkey_url, cluster=settings.valkey_cluster, clock=clock)
-    stack.push_async_callback(rate_limiter.close)
-
+    database, valkey, rate_limiter = await _open(stack, settings, clock)
     layout_store = PostgresLayoutStore(database, clock)
     trip_calls, upkeep = _trips(settings, database, layout_store, clock=clock, ids=ids)
 
@@ -117,10 +109,6 @@ async def wire(
     ticket_calls, manifest_calls = _tickets(
         database, PostgresTravellers(database, vault), keys=ticket_keys, clock=clock, ids=ids
     )
-
-    async def by_hand(tenant_id: str, reason: str) -> BookedSeatsByHand:
-        signer = await ticket_keys.signer(tenant_id)
-        return BookedSeatsByHand(signer=signer, reason=reason, ticket_id=ids.new_id())
 
     seating = Seating(
         settings=settings,
@@ -132,11 +120,10 @@ async def wire(
         clock=clock,
         ids=ids,
         service=SERVICE_NAME,
-        bookings=by_hand,
+        bookings=_by_hand(ticket_keys, ids),
         parts=[BookingPart()],
         conversions=CONVERSIONS,
     )
-
     selling = Selling(
         settings=settings,
         database=database,
@@ -153,28 +140,8 @@ async def wire(
         service=SERVICE_NAME,
     )
 
-    relay = EventRelay(
-        log=EventLog(database, SERVICE_NAME),
-        valkey=valkey,
-        service=SERVICE_NAME,
-        idle_seconds=settings.booking_relay_seconds,
-        entries_kept=settings.booking_event_entries_kept,
-    )
-    tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
-    dependencies = [
-        Dependency(name="postgresql", check=database.ping),
-        Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
-    ]
-    rpc = RpcServer(
-        service_name=SERVICE_NAME,
-        settings=settings,
-        authenticator=Authenticator(tokens, api_keys),
-        rate_limiter=rate_limiter,
-        clock=clock,
-        ids=ids,
-        raw_methods=["WatchSeats"],
-        services=[booking_service_pb2.DESCRIPTOR.services_by_name["BookingService"]],
-        dependencies=dependencies,
+    rpc = _rpc_server(
+        settings, _dependencies(database, valkey), rate_limiter, clock=clock, ids=ids, keys=api_keys
     )
     servicer = BookingServicer(
         trip_calls=trip_calls,
@@ -187,7 +154,76 @@ async def wire(
     )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
     rpc.on_drain(seating.seat_map_calls.drain_all)
+    relay = _relay(settings, database, valkey)
     return rpc, [upkeep.run, relay.run, *seating.background, *selling.background]
+
+
+async def _open(
+    stack: AsyncExitStack, settings: BookingSettings, clock: Clock
+) -> tuple[Database, Valkey, RateLimiter]:
+    """Open what the process keeps things in; `stack` closes it."""
+    database = await open_database(
+        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
+    )
+    stack.push_async_callback(database.close)
+    valkey_url = settings.valkey_url.get_secret_value()
+    valkey = open_valkey(valkey_url, cluster=settings.valkey_cluster)
+    stack.push_async_callback(valkey.aclose)
+    rate_limiter = ValkeyRateLimiter(valkey_url, cluster=settings.valkey_cluster, clock=clock)
+    stack.push_async_callback(rate_limiter.close)
+    return database, valkey, rate_limiter
+
+
+def _by_hand(keys: TicketKeys, ids: IdSource) -> BookedSeatsFor:
+    """Return what changes booked seats when an ADMIN does so by hand."""
+
+    async def by_hand(tenant_id: str, reason: str) -> BookedSeatsByHand:
+        signer = await keys.signer(tenant_id)
+        return BookedSeatsByHand(signer=signer, reason=reason, ticket_id=ids.new_id())
+
+    return by_hand
+
+
+def _relay(settings: BookingSettings, database: Database, valkey: Valkey) -> EventRelay:
+    """Return what publishes events."""
+    return EventRelay(
+        log=EventLog(database, SERVICE_NAME),
+        valkey=valkey,
+        service=SERVICE_NAME,
+        idle_seconds=settings.booking_relay_seconds,
+        entries_kept=settings.booking_event_entries_kept,
+    )
+
+
+def _dependencies(database: Database, valkey: Valkey) -> Sequence[Dependency]:
+    return [
+        Dependency(name="postgresql", check=database.ping),
+        Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
+    ]
+
+
+def _rpc_server(
+    settings: BookingSettings,
+    dependencies: Sequence[Dependency],
+    rate_limiter: RateLimiter,
+    *,
+    clock: Clock,
+    ids: IdSource,
+    keys: ApiKeyVerifier,
+) -> RpcServer:
+    """Return the server of BookingService, without its methods."""
+    tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
+    return RpcServer(
+        service_name=SERVICE_NAME,
+        settings=settings,
+        authenticator=Authenticator(tokens, keys),
+        rate_limiter=rate_limiter,
+        clock=clock,
+        ids=ids,
+        raw_methods=["WatchSeats"],
+        services=[booking_service_pb2.DESCRIPTOR.services_by_name["BookingService"]],
+        dependencies=dependencies,
+    )
 
 
 def _trips(

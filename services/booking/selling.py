@@ -97,18 +97,22 @@ class Selling:
                 random_bits=secrets.randbits,
             )
         )
-        consumer = EventConsumer(
-            consumer=consumers.CONSUMER,
-            source=consumers.SOURCE,
-            database=database,
-            schema=service,
-            valkey=events,
-            handle=consumers.handle_deposits,
-        )
         self.background: Sequence[Background] = (
             gateway.run,
             teller.run,
             worker.run,
             worker.run_soon,
-            consumer.run,
+            _deposits(database, events, service).run,
         )
+
+
+def _deposits(database: Database, events: Valkey, service: str) -> EventConsumer:
+    """Return what hears of money that a gateway took."""
+    return EventConsumer(
+        consumer=consumers.CONSUMER,
+        source=consumers.SOURCE,
+        database=database,
+        schema=service,
+        valkey=events,
+        handle=consumers.handle_deposits,
+    )
