@@ -104,6 +104,7 @@ class Selling:
             schema=service,
             valkey=events,
             handle=consumers.handle_deposits,
+            wants=consumers.wants_deposit,
         )
         self.background: Sequence[Background] = (
             gateway.run,

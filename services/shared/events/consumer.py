@@ -71,6 +71,7 @@ class EventConsumer:
         schema: str,
         valkey: Valkey,
         handle: Handle,
+        wants: Callable[[Envelope], bool] | None = None,
         retries: Retries | None = None,
     ) -> None:
         """Take the events of service `source` as `consumer`.
@@ -78,6 +79,7 @@ class EventConsumer:
         `valkey` is a client of its own, with a time limit above a second: each of eight partitions
         holds one of its connections. `handle` is given events in order and does
         everything on the connection; it is called again with one event at a time when it raises.
+        `wants` says which events are for this consumer at all; None: every one.
         """
         self._consumer = consumer
         self._source = source
@@ -85,6 +87,7 @@ class EventConsumer:
         self._schema = schema
         self._valkey = valkey
         self._handle = handle
+        self._wants = wants
         self._retries = retries or Retries()
         self._failures = Failures(schema, consumer)
         self._inbox = Inbox(schema, consumer)
@@ -158,7 +161,9 @@ class EventConsumer:
             fresh = [one for one in entries if order_of(_entry(one)[0]) > order_of(position)]
             if not fresh:
                 return 0
-            events = [Envelope.FromString(envelope) for one in fresh for envelope in _entry(one)[1]]
+            every = (Envelope.FromString(envelope) for one in fresh for envelope in _entry(one)[1])
+            # What is not wanted is passed over before the inbox: most of a service's events may be.
+            events = [event for event in every if self._wants is None or self._wants(event)]
             unseen = await self._inbox.claim(connection, [event.event_id for event in events])
             wanted = [event for event in events if event.event_id in unseen]
             if wanted:
