@@ -6,21 +6,19 @@ Called by __main__.py.
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from services.ledger import convert, deposit_messages
-from services.ledger.domain.deposits import Deposit
+from services.ledger import convert, wiring
+from services.ledger.audit_parts import audit_parts
 from services.ledger.domain.transfers import Transfer
-from services.ledger.gateways import ConfiguredGateways
 from services.ledger.operations.accounts import Accounts
-from services.ledger.operations.deposits import Deposits
 from services.ledger.operations.posting import Poster
+from services.ledger.operations.reports import Reports
 from services.ledger.operations.transfers import Transfers
 from services.ledger.operations.upkeep import Upkeep
-from services.ledger.operations.webhook_audit import WebhookAudit
-from services.ledger.operations.webhooks import Webhooks
 from services.ledger.ports import NewEvent
 from services.ledger.servicer import LedgerServicer
 from services.ledger.settings import LedgerSettings
-from services.ledger.store import PostgresDepositStore, PostgresLedgerStore
+from services.ledger.store import PostgresLedgerStore
+from services.ledger.store.reports import PostgresReportStore
 from services.shared.clock import Clock, SystemClock
 from services.shared.events.log import EventLog
 from services.shared.events.relay import EventRelay
@@ -39,7 +37,7 @@ from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
 from services.shared.rpc.rate_limits import RateLimiter, ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
-from services.shared.valkey import open_valkey, ping_valkey
+from services.shared.valkey import Valkey, open_valkey, ping_valkey
 from wayfare.identity.v1 import identity_service_pb2
 from wayfare.ledger.v1 import ledger_service_pb2
 from wayfare.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
@@ -75,19 +73,8 @@ async def wire(
     rate_limiter = ValkeyRateLimiter(valkey_url, cluster=settings.valkey_cluster, clock=clock)
     stack.push_async_callback(rate_limiter.close)
 
-    def event_of(tenant_id: str, transfer: Transfer) -> NewEvent:
-        return convert.event_of(tenant_id, transfer, event_id=ids.new_id())
-
     store = PostgresLedgerStore(database, clock)
-    poster = Poster(
-        store=store,
-        event_of=event_of,
-        clock=clock,
-        batch_max=settings.ledger_batch_max,
-        waiting_max=settings.ledger_waiting_max,
-        committers=settings.ledger_committers,
-        gather_seconds=settings.ledger_gather_seconds,
-    )
+    poster = _poster(settings, store, clock, ids)
     transfers = Transfers(
         store=store, poster=poster, driver_debt_max_minor=settings.ledger_driver_debt_max_minor
     )
@@ -98,14 +85,14 @@ async def wire(
         expire_seconds=settings.ledger_expire_seconds,
         fold_seconds=settings.ledger_fold_seconds,
     )
-    deposits, webhooks, audit = _deposit_rooms(settings, database, poster, clock, ids)
-    relay = EventRelay(
-        log=EventLog(database, SERVICE_NAME),
-        valkey=valkey,
-        service=SERVICE_NAME,
-        idle_seconds=settings.ledger_relay_seconds,
-        entries_kept=settings.ledger_event_entries_kept,
+    deposits, webhooks, audit = wiring.deposit_rooms(settings, database, poster, clock, ids)
+    withdrawals, payouts = await wiring.withdrawal_rooms(
+        stack, settings, database=database, ledger=store, poster=poster, clock=clock, ids=ids
     )
+    audits = await audit_parts(
+        stack, settings, database=database, transfers=transfers, clock=clock, ids=ids
+    )
+    relay = _relay(settings, database, valkey)
     rpc = _rpc_server(
         settings,
         clock=clock,
@@ -118,7 +105,14 @@ async def wire(
         ],
     )
     servicer = LedgerServicer(
-        accounts=Accounts(store), transfers=transfers, deposits=deposits, webhooks=webhooks
+        accounts=Accounts(store),
+        transfers=transfers,
+        deposits=deposits,
+        webhooks=webhooks,
+        withdrawals=withdrawals,
+        reports=Reports(store=PostgresReportStore(database), clock=clock),
+        auditor=audits.auditor,
+        reconciler=audits.reconciler,
     )
     add_LedgerServiceServicer_to_server(servicer, rpc.server)
     return rpc, [
@@ -127,8 +121,21 @@ async def wire(
         upkeep.fold_forever,
         deposits.work_forever,
         audit.sum_forever,
+        payouts.run,
+        wiring.fraud_watch(settings, database, ids).run,
         relay.run,
+        *audits.background,
     ]
+
+
+def _relay(settings: LedgerSettings, database: Database, valkey: Valkey) -> EventRelay:
+    return EventRelay(
+        log=EventLog(database, SERVICE_NAME),
+        valkey=valkey,
+        service=SERVICE_NAME,
+        idle_seconds=settings.ledger_relay_seconds,
+        entries_kept=settings.ledger_event_entries_kept,
+    )
 
 
 def _rpc_server(
@@ -155,44 +162,20 @@ def _rpc_server(
     )
 
 
-def _deposit_rooms(
-    settings: LedgerSettings,
-    database: Database,
-    poster: Poster,
-    clock: Clock,
-    ids: IdSource,
-) -> tuple[Deposits, Webhooks, WebhookAudit]:
-    """Return the parts that deposits and webhooks need."""
+def _poster(
+    settings: LedgerSettings, store: PostgresLedgerStore, clock: Clock, ids: IdSource
+) -> Poster:
+    """Return what moves all money."""
 
-    def event_of(deposit: Deposit) -> NewEvent:
-        return deposit_messages.event_of(deposit, event_id=ids.new_id())
+    def event_of(tenant_id: str, transfer: Transfer) -> NewEvent:
+        return convert.event_of(tenant_id, transfer, event_id=ids.new_id())
 
-    store = PostgresDepositStore(database, clock)
-    gateways = ConfiguredGateways(settings.ledger_payment_gateways)
-    deposits = Deposits(
+    return Poster(
         store=store,
-        poster=poster,
-        gateways=gateways,
         event_of=event_of,
         clock=clock,
-        public_url=settings.ledger_public_url,
-        usual_seconds=settings.ledger_deposit_seconds,
-        work_seconds=settings.ledger_deposit_work_seconds,
+        batch_max=settings.ledger_batch_max,
+        waiting_max=settings.ledger_waiting_max,
+        committers=settings.ledger_committers,
+        gather_seconds=settings.ledger_gather_seconds,
     )
-    audit = WebhookAudit(
-        store=store,
-        clock=clock,
-        stranger_lines_per_minute=settings.ledger_webhook_stranger_lines,
-        gateway_lines_per_minute=settings.ledger_webhook_gateway_lines,
-        sum_seconds=settings.ledger_webhook_sum_seconds,
-    )
-    webhooks = Webhooks(
-        store=store,
-        deposits=deposits,
-        gateways=gateways,
-        audit=audit,
-        event_of=event_of,
-        clock=clock,
-        ids=ids,
-    )
-    return deposits, webhooks, audit

@@ -6,13 +6,19 @@ Policy and errors are the interceptor's.
 from typing import TYPE_CHECKING, Any
 
 from services.ledger import convert
+from services.ledger.audit_calls import AuditCalls
 from services.ledger.calls import reader_of, required_field, tenant_of
 from services.ledger.deposit_calls import DepositCalls
 from services.ledger.domain.accounts import AccountKey, AccountKind
 from services.ledger.operations.accounts import Accounts
 from services.ledger.operations.deposits import Deposits
+from services.ledger.operations.reconciling import Reconciler
+from services.ledger.operations.reports import Reports
+from services.ledger.operations.sealing import Auditor
 from services.ledger.operations.transfers import Transfers
 from services.ledger.operations.webhooks import Webhooks
+from services.ledger.operations.withdrawals import Withdrawals
+from services.ledger.withdrawal_calls import ReportCalls, WithdrawalCalls
 from services.shared.rpc.caller import current_caller
 from wayfare.ledger.v1 import ledger_service_pb2 as pb
 from wayfare.ledger.v1.account_pb2 import Account
@@ -25,17 +31,30 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class LedgerServicer(DepositCalls, LedgerServiceServicer):
+class LedgerServicer(DepositCalls, WithdrawalCalls, ReportCalls, AuditCalls, LedgerServiceServicer):
     """Answers LedgerService; each area beside accounts and transfers has a file of its own."""
 
     def __init__(
-        self, *, accounts: Accounts, transfers: Transfers, deposits: Deposits, webhooks: Webhooks
+        self,
+        *,
+        accounts: Accounts,
+        transfers: Transfers,
+        deposits: Deposits,
+        webhooks: Webhooks,
+        withdrawals: Withdrawals,
+        reports: Reports,
+        auditor: Auditor,
+        reconciler: Reconciler,
     ) -> None:
         """Take the operations."""
         self._accounts = accounts
         self._transfers = transfers
         self._deposits = deposits
         self._webhooks = webhooks
+        self._withdrawals = withdrawals
+        self._reports = reports
+        self._auditor = auditor
+        self._reconciler = reconciler
 
     async def GetBalance(
         self, request: pb.GetBalanceRequest, context: "Context"

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import asyncpg
 
@@ -54,15 +54,19 @@ class Database:
         self._pool = pool
 
     @asynccontextmanager
-    async def transaction(self, session: Session) -> AsyncIterator["Connection"]:
+    async def transaction(
+        self, session: Session, *, snapshot: bool = False
+    ) -> AsyncIterator["Connection"]:
         """Run a transaction for `session`; commits at the end, rolls back on any error.
 
-        Raises DependencyUnavailableError if PostgreSQL is away.
+        With `snapshot` it only reads, and all statements see the same moment. Raises
+        DependencyUnavailableError if PostgreSQL is away.
         """
+        isolation: Literal["repeatable_read"] | None = "repeatable_read" if snapshot else None
         try:
             async with (
                 self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection,
-                connection.transaction(),
+                connection.transaction(isolation=isolation, readonly=snapshot),
             ):
                 await connection.execute(
                     "SELECT set_config('app.tenant_id', $1, true),"

@@ -46,6 +46,9 @@ def service_environment(
         # Somebody's own accounts, of a gateway's sandbox, go before those that are made up here.
         accounts = os.environ.get(_PAYMENT_GATEWAYS) or payment_accounts(home.secrets).setting()
         environment[_PAYMENT_GATEWAYS] = accounts
+        # A laptop has no bank: what an ADMIN approves is said to be paid.
+        provider = os.environ.get("WAYFARE_LEDGER_PAYOUT_PROVIDER", "demo")
+        environment["WAYFARE_LEDGER_PAYOUT_PROVIDER"] = provider
     if service == "identity":
         environment |= {
             "WAYFARE_IDENTITY_SIGNING_KEY_DIR": str(home.signing_keys),

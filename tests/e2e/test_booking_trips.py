@@ -1,6 +1,7 @@
 """Trips through Envoy: made by the Python client and from a feed, found by JSON and by grpcurl."""
 
 import json
+import re
 import uuid
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -9,7 +10,9 @@ from typing import Any
 import httpx
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from typer.testing import CliRunner
 
+from services.stack.command import application
 from services.stack.trips.fares import FareRule
 from services.stack.trips.feed import Sale, read_day, trips_of
 from services.stack.trips.layouts import find_layout
@@ -141,3 +144,18 @@ async def test_a_part_of_a_feed_becomes_trips_once_however_often_it_is_imported(
     ids = {one.timetable_trip_id: one.trip_id for one in (*first.made, *rest.made)}
     assert ids.keys() == {one.timetable_trip_id for one in wanted}
     assert ids[wanted[0].timetable_trip_id] in {one.trip_id for one in search.options}
+
+
+def test_the_command_makes_demo_trips_once_and_lists_them(edge: Edge) -> None:
+    environment = {"WAYFARE_HOME": str(edge.stack.home.path), "COLUMNS": "200"}
+    runner = CliRunner(env=environment)
+
+    first = runner.invoke(application, ["trips", "demo", "--days", "1"], catch_exceptions=False)
+    again = runner.invoke(application, ["trips", "demo", "--days", "1"], catch_exceptions=False)
+    listed = runner.invoke(application, ["trips", "list"], catch_exceptions=False)
+
+    # One more or less when a departure comes or goes between the two.
+    assert re.search(r"1[4-6] trips were made\.", first.output)
+    assert re.search(r"[0-2] trips were made, 1[2-6] were there already", again.output)
+    assert "/v1/trips:search?fromStopId=cairo-ramses&toStopId=hurghada" in first.output
+    assert re.search(r"X25 Cairo – Hurghada .*from 418.50 EGP *scheduled", listed.output)

@@ -105,6 +105,19 @@ async def test_what_comes_twice_takes_effect_once(sample: Sample) -> None:
         await sample.until_effects({"a": [1, 2, 3]})
 
 
+async def test_what_is_there_twice_when_it_is_read_takes_effect_once(sample: Sample) -> None:
+    async with running(sample.relay()):
+        await sample.write("a", [1, 2])
+        await published(sample, 2)
+        # As a relay leaves it that dies before its commit.
+        await sample.admin.execute(
+            "UPDATE sample.event_cursor SET transaction_id = '0', event_number = 0"
+        )
+        await published(sample, 2)
+    async with running(sample.consumer()):
+        await sample.until_effects({"a": [1, 2]})
+
+
 async def test_a_consumer_that_is_cut_in_the_middle_goes_on_where_it_was(sample: Sample) -> None:
     names = [f"thing-{number}" for number in range(200)]
     async with running(sample.relay()):

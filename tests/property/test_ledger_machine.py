@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
 import asyncpg
@@ -22,6 +22,7 @@ from services.ledger.operations.upkeep import Upkeep
 from services.ledger.store import PostgresLedgerStore
 from services.shared.postgres import open_database
 from services.shared.tasks import cancel_all
+from tests.support.ledger_books import MovingClock, assert_books_agree
 from tests.support.location_values import new_id
 from tests.support.stack_fixtures import TestDatabase
 
@@ -31,49 +32,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300
 USERS = 3
 amounts = st.integers(1, 400)
 users = st.integers(0, USERS - 1)
-
-_UNBALANCED = """
-SELECT count(*) FROM (
-  SELECT transfer_id FROM ledger.entries WHERE tenant_id = $1
-  GROUP BY transfer_id, layer HAVING sum(amount_minor) <> 0) AS wrong
-"""
-_WRONG_BALANCES = """
-WITH summed AS (
-  SELECT account_id, coalesce(sum(amount_minor) FILTER (WHERE layer = 'POSTED'), 0) AS posted,
-    coalesce(sum(-amount_minor) FILTER (WHERE (layer = 'PENDING' AND amount_minor < 0)
-      OR (layer = 'RELEASED' AND amount_minor > 0)), 0) AS pending_out
-  FROM ledger.entries WHERE tenant_id = $1 GROUP BY account_id
-), kept AS (
-  SELECT a.account_id, a.posted_minor + coalesce(sum(d.posted_minor), 0) AS posted,
-    a.pending_out_minor + coalesce(sum(d.pending_out_minor), 0) AS pending_out
-  FROM ledger.accounts a LEFT JOIN ledger.account_deltas d USING (account_id)
-  WHERE a.tenant_id = $1 GROUP BY a.account_id
-)
-SELECT count(*) FROM kept LEFT JOIN summed USING (account_id)
-WHERE kept.posted <> coalesce(summed.posted, 0)
-  OR kept.pending_out <> coalesce(summed.pending_out, 0)
-"""
-_OVERDRAWN = """
-SELECT count(*) FROM ledger.accounts
-WHERE tenant_id = $1 AND posted_minor - pending_out_minor < limit_minor
-"""
-_EVENTS_WITHOUT_GAPS = """
-SELECT (SELECT count(*) FROM ledger.events WHERE tenant_id = $1)
-  = (SELECT count(*) FROM ledger.transfers WHERE tenant_id = $1)
-"""
-
-
-class MovingClock:
-    """Tells the time that the test sets."""
-
-    def __init__(self) -> None:
-        self.moment = datetime(2026, 11, 24, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.moment
-
-    def monotonic(self) -> float:
-        return self.moment.timestamp()
 
 
 @dataclass
@@ -307,10 +265,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_agree(self) -> None:
         async def look() -> None:
-            assert await self.admin.fetchval(_UNBALANCED, self.tenant) == 0
-            assert await self.admin.fetchval(_WRONG_BALANCES, self.tenant) == 0
-            assert await self.admin.fetchval(_OVERDRAWN, self.tenant) == 0
-            assert await self.admin.fetchval(_EVENTS_WITHOUT_GAPS, self.tenant)
+            await assert_books_agree(self.admin, self.tenant)
             rows = await self.admin.fetch(
                 "SELECT subject, posted_minor, pending_out_minor FROM ledger.accounts"
                 " WHERE tenant_id = $1 AND kind = 'WALLET'",

@@ -135,7 +135,9 @@ async def running(*works: Any) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def open_sample(dsn: str, valkey_url: str, *, create: bool = True) -> AsyncIterator[Sample]:
+async def open_sample(
+    dsn: str, valkey_url: str, *, create: bool = True, cluster: bool = False
+) -> AsyncIterator[Sample]:
     """Open the sample service on a database, as its superuser."""
     async with AsyncExitStack() as stack:
         admin = await asyncpg.connect(dsn)
@@ -145,7 +147,7 @@ async def open_sample(dsn: str, valkey_url: str, *, create: bool = True) -> Asyn
             await admin.execute("".join((*(make("sample") for make in _TABLES), _EFFECTS)))
         database = await open_database(dsn, pool_size=20)
         stack.push_async_callback(database.close)
-        valkey = open_valkey(valkey_url, cluster=False, timeout_seconds=5)
+        valkey = open_valkey(valkey_url, cluster=cluster, timeout_seconds=5)
         stack.push_async_callback(valkey.aclose)
         yield Sample(database, admin, valkey, dsn)
 

@@ -177,6 +177,7 @@ async def running_ledger(
             "drain_seconds": 2.0,
             "ledger_expire_seconds": 0.05,
             "ledger_fold_seconds": 0.05,
+            "ledger_seal_seconds": 0.05,
             **values,
         }
     )

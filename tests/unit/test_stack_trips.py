@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from typer.testing import CliRunner
 
 from services.booking.domain.layouts import layout_faults
 from services.booking.domain.trip_rules import trip_faults
@@ -14,6 +15,7 @@ from services.booking.layout_messages import layout_of
 from services.booking.trip_messages import trip_draft
 from services.shared.money import money_from_proto
 from services.shared.rpc.validation import check_message
+from services.stack.command import application
 from services.stack.errors import StackError
 from services.stack.trips.demo import demo_trips
 from services.stack.trips.fares import FareRule, read_fare_rule
@@ -209,3 +211,41 @@ def test_a_broken_feed_is_refused_with_the_line_of_its_fault(tmp_path: Path) -> 
 def test_a_day_without_trips_is_told(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="has no trip on 2026-06-06"):
         day_of(tmp_path, GOOD_FEED, date(2026, 6, 6))
+
+
+@pytest.mark.parametrize("command", ["demo", "import", "list"])
+def test_the_help_of_every_command_shows_an_example(command: str) -> None:
+    answer = CliRunner().invoke(application, ["trips", command, "--help"])
+
+    assert answer.exit_code == 0
+    assert f"wayfare trips {command}" in answer.output.partition("Example: ")[2]
+
+
+def test_the_command_prints_the_line_of_a_fault_and_needs_no_stack_for_it(tmp_path: Path) -> None:
+    broken = write_zip(tmp_path / "bad.zip", changed("trips.txt", 2, "R9,WEEK,T1,X,0,W1"))
+    options = ["--date", "2026-06-05", "--currency", "GBP", "--per-kilometer", "0.2"]
+
+    runner = CliRunner(env={"WAYFARE_HOME": str(tmp_path), "COLUMNS": "200"})
+    answer = runner.invoke(application, ["trips", "import", str(broken), *options])
+
+    assert answer.exit_code == 1
+    assert "trips.txt" in answer.output
+    assert "The feed is refused: one fault" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["demo"], "wayfare up"),
+        (["list"], "wayfare up"),
+        (["list", "--date", "tomorrow"], "2027-06-01"),
+    ],
+)
+def test_a_command_that_misses_something_says_what_to_do(
+    tmp_path: Path, arguments: list[str], advice: str
+) -> None:
+    runner = CliRunner(env={"WAYFARE_HOME": str(tmp_path)})
+    answer = runner.invoke(application, ["trips", *arguments])
+
+    assert isinstance(answer.exception, StackError)
+    assert advice in str(answer.exception)

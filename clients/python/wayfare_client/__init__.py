@@ -22,6 +22,7 @@ from wayfare_client.errors import (
 )
 from wayfare_client.pacing import Pacing
 from wayfare_client.positions import make_position
+from wayfare_client.receipts import ReceiptInvalidError, verify_receipt, verify_seal
 from wayfare_client.settings import ClientSettings
 from wayfare_client.tokens import MemorySessionStore, SessionStore
 from wayfare_client.tracking import TripTracking
@@ -37,6 +38,7 @@ __all__ = [
     "FieldViolation",
     "MemorySessionStore",
     "Pacing",
+    "ReceiptInvalidError",
     "SessionClosedError",
     "SessionStore",
     "SystemClock",
@@ -47,4 +49,6 @@ __all__ = [
     "WayfareError",
     "make_position",
     "reasons",
+    "verify_receipt",
+    "verify_seal",
 ]

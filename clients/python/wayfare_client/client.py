@@ -12,6 +12,7 @@ import grpc.aio
 from wayfare.booking.v1.booking_service_pb2_grpc import BookingServiceStub
 from wayfare.identity.v1 import identity_service_pb2, session_pb2
 from wayfare.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from wayfare.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from wayfare.location.v1.location_service_pb2_grpc import LocationServiceStub
 from wayfare.policy.v1 import policy_pb2
 from wayfare_client.calls import PolicyChannel
@@ -31,9 +32,9 @@ _NO_LISTENER = DriverListener()
 class WayfareClient:
     """Calls Wayfare through its edge. An async context manager.
 
-    `identity`, `location` and `booking` are the generated stubs, and do by themselves what the
-    contract asks of a client: credentials, deadline, retries by class, typed errors (WayfareError).
-    `drive` and `follow_trip` look after streams.
+    `identity`, `location`, `booking` and `ledger` are the generated stubs, and do by themselves
+    what the contract asks of a client: credentials, deadline, retries by class, typed errors
+    (WayfareError). `drive` and `follow_trip` look after streams.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class WayfareClient:
         )
         policy_channel.tokens = self.tokens
         self.identity = IdentityServiceStub(cast("grpc.aio.Channel", policy_channel))
+        self.ledger = LedgerServiceStub(cast("grpc.aio.Channel", policy_channel))
         self.location = LocationServiceStub(cast("grpc.aio.Channel", policy_channel))
         self.booking = BookingServiceStub(cast("grpc.aio.Channel", policy_channel))
 

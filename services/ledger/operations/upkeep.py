@@ -1,13 +1,14 @@
 """What the ledger does by itself: lets pending transfers expire, and folds gains into balances."""
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
 from services.ledger.domain.accounts import derived_id
 from services.ledger.domain.transfers import Phase, WantedTransfer
 from services.ledger.operations.posting import Poster
-from services.ledger.ports import LedgerStore
+from services.ledger.ports import LedgerRefusedError, LedgerStore
 from services.shared.clock import Clock
 from services.shared.errors import DependencyUnavailableError, OverloadedError
 
@@ -65,8 +66,23 @@ class Upkeep:
             )
             by_tenant.setdefault(tenant_id, []).append(wanted)
         for tenant_id, wanted_here in by_tenant.items():
-            await self._poster.post(tenant_id, wanted_here)
+            await self._post(tenant_id, wanted_here)
         return len(found)
+
+    async def _post(self, tenant_id: str, wanted: Sequence[WantedTransfer]) -> None:
+        """Post all or, if PostgreSQL refuses that, each by itself.
+
+        It refuses one that somebody changed behind the ledger's back, which must not end the
+        process, nor keep the others from expiring.
+        """
+        try:
+            await self._poster.post(tenant_id, wanted)
+        except LedgerRefusedError as error:
+            if len(wanted) > 1:
+                for one in wanted:
+                    await self._post(tenant_id, [one])
+                return
+            _log.error("pending_does_not_expire", transfer_id=wanted[0].pending_id, exc_info=error)
 
     async def fold_forever(self) -> None:
         """Fold gains until cancelled."""

@@ -121,26 +121,34 @@ class EventConsumer:
         await HeldTasks().hold(*readers, *others)
 
     async def _read_forever(self, partition: int) -> None:
-        key = stream_key(self._source, partition)
-        after = ""
+        after: str | None = None
         while True:
             try:
-                after = after or await self._read_position(partition)
-                answer = await self._valkey.xread(
-                    {key: after}, count=_READ_MOST, block=_BLOCK_MILLISECONDS
-                )
-                if not answer:
-                    continue
-                entries = _entries_of(answer)
-                async with self._takes:
-                    taken = await self.take(partition, entries)
-                after = _text(_entry(entries[-1])[0]) if taken is not None else ""
-                if taken is None:
+                after = await self.read(partition, after, wait_milliseconds=_BLOCK_MILLISECONDS)
+                if after is None:
                     await asyncio.sleep(_TURN_SECONDS)
             except (DependencyUnavailableError, *VALKEY_AWAY) as error:
                 _log.warning("events_not_read", source=self._source, error=type(error).__name__)
-                after = ""
+                after = None
                 await asyncio.sleep(_AWAY_SECONDS)
+
+    async def read(
+        self, partition: int, after: str | None = None, *, wait_milliseconds: int | None = None
+    ) -> str | None:
+        """Take the next entries after `after`, or after the position kept; wait for some.
+
+        Returns what to go on after, None if another process has the turn.
+        """
+        after = after or await self._read_position(partition)
+        answer = await self._valkey.xread(
+            {stream_key(self._source, partition): after}, count=_READ_MOST, block=wait_milliseconds
+        )
+        if not answer:
+            return after
+        entries = _entries_of(answer)
+        async with self._takes:
+            taken = await self.take(partition, entries)
+        return None if taken is None else _text(_entry(entries[-1])[0])
 
     async def _read_position(self, partition: int) -> str:
         place = (self._consumer, self._source, partition)
@@ -161,11 +169,15 @@ class EventConsumer:
             fresh = [one for one in entries if order_of(_entry(one)[0]) > order_of(position)]
             if not fresh:
                 return 0
-            every = (Envelope.FromString(envelope) for one in fresh for envelope in _entry(one)[1])
+            events = [Envelope.FromString(envelope) for one in fresh for envelope in _entry(one)[1]]
+            # Of what was published twice and is read at once, the first.
+            events_by_id: dict[str, Envelope] = {}
             # What is not wanted is passed over before the inbox: most of a service's events may be.
-            events = [event for event in every if self._wants is None or self._wants(event)]
-            unseen = await self._inbox.claim(connection, [event.event_id for event in events])
-            wanted = [event for event in events if event.event_id in unseen]
+            for event in events:
+                if self._wants is None or self._wants(event):
+                    events_by_id.setdefault(event.event_id, event)
+            unseen = await self._inbox.claim(connection, list(events_by_id))
+            wanted = [event for id_, event in events_by_id.items() if id_ in unseen]
             if wanted:
                 blocked = await self._failures.blocked(connection, {_aggregate(e) for e in wanted})
                 await self._handle_all(connection, wanted, blocked)

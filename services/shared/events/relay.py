@@ -1,13 +1,13 @@
 """Publishes a service's events to Valkey streams, each at least once and in order per aggregate."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 import structlog
 from prometheus_client import Counter
 from redis.exceptions import ResponseError
 
+from services.shared.clock import Clock, SystemClock
 from services.shared.errors import DependencyUnavailableError
 from services.shared.events.lag import relay_lag
 from services.shared.events.log import EventLog, LoggedEvent
@@ -23,7 +23,7 @@ from services.shared.valkey import VALKEY_AWAY, Valkey
 
 _log = structlog.get_logger()
 _PUBLISHED = Counter("wayfare_events_published_total", "Events published", ["service"])
-_READ_MOST = 1_000
+_READ_MOST = 4_000
 _AWAY_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 # Before the id of an entry that Valkey has no more: what comes next has a greater one.
@@ -41,6 +41,7 @@ class EventRelay:
         service: str,
         idle_seconds: float,
         entries_kept: int,
+        clock: Clock | None = None,
     ) -> None:
         """Publish `log` as the events of `service`; a stream keeps about `entries_kept` entries.
 
@@ -54,6 +55,7 @@ class EventRelay:
         self._entries_kept = entries_kept
         self._lag = relay_lag(service)
         self._looked_at = float("-inf")
+        self._clock = clock or SystemClock()
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -83,17 +85,17 @@ class EventRelay:
                 return 0
             events = await turn.next_events(_READ_MOST)
             self._lag.waits_since(events[0].occurred() if events else None)
-            if not events and time.monotonic() < self._looked_at + _LOOK_SECONDS:
+            if not events and self._clock.monotonic() < self._looked_at + _LOOK_SECONDS:
                 return 0
             stream_ids = await self._add(turn.stream_ids or ["0-0"] * PARTITIONS, events)
             if stream_ids is None:
                 # What consumers may not have read is published again, and these events behind it.
                 _log.warning("valkey_lost_events", service=self._service)
-                since = time.time() - REPUBLISHED_SECONDS
+                since = self._clock.now().timestamp() - REPUBLISHED_SECONDS
                 turn.stream_ids = [f"{_LOST}{one.lstrip(_LOST)}" for one in turn.stream_ids]
                 await turn.rewind(self._entries_kept * PARTITIONS, since=since)
                 return _READ_MOST
-            self._looked_at = time.monotonic()
+            self._looked_at = self._clock.monotonic()
             if events:
                 await turn.published(events[-1], stream_ids)
         self._lag.waits_since(None)

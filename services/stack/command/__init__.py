@@ -10,6 +10,7 @@ from services.stack.command.demo import demo
 from services.stack.command.dlq import dlq
 from services.stack.command.follow import follow
 from services.stack.command.gtfs import gtfs
+from services.stack.command.ledger import ledger
 from services.stack.command.maintenance import certs, logs, migrate, reset
 from services.stack.command.pay import pay
 from services.stack.command.replay import replay
@@ -40,6 +41,7 @@ for _command in _COMMANDS:
     application.command()(_command)
 application.add_typer(gtfs, name="gtfs")
 application.add_typer(dlq, name="dlq")
+application.add_typer(ledger, name="ledger")
 application.add_typer(trips, name="trips")
 
 

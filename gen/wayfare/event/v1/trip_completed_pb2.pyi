@@ -39,7 +39,9 @@ class TripCompleted(_message.Message):
     """Is the `reference` of the transfers that pay it, for example "booking/0198…" or "trip/0198…"."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """Is what is to be paid, and was paid or will be within a day. Absent when nothing is."""
+        """Is what is to be paid, a tip that is given with it included, and was paid or will be within a day. Absent when nothing is to be
+        paid through the ledger.
+        """
 
     @_builtins.property
     def complete_time(self) -> _timestamp_pb2.Timestamp:

@@ -290,7 +290,7 @@ class DailyReport(_message.Message):
     ACCOUNTS_FIELD_NUMBER: _builtins.int
     PRELIMINARY_FIELD_NUMBER: _builtins.int
     preliminary: _builtins.bool
-    """Says that the day is not over yet, so that the numbers may still grow."""
+    """Says that the day is not over yet, or only since a minute, so that the numbers may still grow."""
     @_builtins.property
     def date(self) -> _date_pb2.Date:
         """Is the day."""
@@ -340,7 +340,9 @@ class ChainSeal(_message.Message):
     previous_hash: _builtins.bytes
     """Is the hash of the block before; 32 zero bytes for the first."""
     block_hash: _builtins.bytes
-    """Is SHA-256 of block number (8 bytes, big-endian), transfer count (8 bytes), previous hash and Merkle root."""
+    """Is SHA-256 of block number, transfer count, seal time in microseconds since 1970 (8 bytes each, big-endian), previous hash
+    and Merkle root.
+    """
     transfer_count: _builtins.int
     """Counts the transfers in the block."""
     @_builtins.property
@@ -408,8 +410,8 @@ class Receipt(_message.Message):
     AUDIT_PATH_FIELD_NUMBER: _builtins.int
     SEAL_FIELD_NUMBER: _builtins.int
     leaf_content: _builtins.bytes
-    """Are the bytes that were hashed: canonical JSON (RFC 8785) of the whole transfer. SHA-256 of 0x00 and these is the leaf. Absent for
-    people who may not see all of its postings.
+    """Are the bytes that were hashed: canonical JSON (RFC 8785) of the whole transfer and its entries, 64-bit integers as strings; what is
+    absent is left out, and of an entry what it has in common with the transfer. SHA-256 of 0x00 and these is the leaf. Absent for people who may not see all of its postings.
     """
     leaf_hash: _builtins.bytes
     """Is the leaf's hash."""

@@ -51,8 +51,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: 100 from one account and 90 to another.
     """
     ERROR_REASON_AMOUNT_INVALID: _ErrorReason.ValueType  # 7
-    """An amount is not more than zero, or over 10^15 minor units, or not within a deposit's bounds. Code INVALID_ARGUMENT; metadata
-    `amount_minor`, for a deposit `minimum_minor` and `maximum_minor` too. Example: a posting of 0.00.
+    """An amount is not more than zero, or over 10^15 minor units, or not within the bounds of a deposit or withdrawal. Code
+    INVALID_ARGUMENT; metadata `amount_minor`, for a deposit `minimum_minor` and `maximum_minor` too, for a withdrawal
+    `minimum_minor`. Example: a posting of 0.00.
     """
     ERROR_REASON_ACCOUNT_UNKNOWN: _ErrorReason.ValueType  # 8
     """The tenant has no such account. Code NOT_FOUND; metadata `account_id`. Example: UpdateAccount for a wallet that no
@@ -132,26 +133,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WITHDRAWAL_UNKNOWN: _ErrorReason.ValueType  # 27
     """The tenant has no such withdrawal. Code NOT_FOUND; metadata `withdrawal_id`. Example: ApproveWithdrawal with an id that
     nobody requested.
-    Not raised yet.
     """
     ERROR_REASON_WITHDRAWAL_ALREADY_DECIDED: _ErrorReason.ValueType  # 28
     """The withdrawal was decided otherwise before. Code FAILED_PRECONDITION; metadata `withdrawal_id` and `state`. Example:
     RejectWithdrawal of one that is paid.
-    Not raised yet.
     """
     ERROR_REASON_RECONCILIATION_UNKNOWN: _ErrorReason.ValueType  # 29
     """The tenant has no such report. Code NOT_FOUND; metadata `reconciliation_id`. Example: "latest" before the first
     reconciliation.
-    Not raised yet.
     """
     ERROR_REASON_DATE_INVALID: _ErrorReason.ValueType  # 30
-    """The date is none, or in the future. Code INVALID_ARGUMENT; metadata `date`. Example: the 30th of February.
-    Not raised yet.
-    """
+    """The date is none, or in the future. Code INVALID_ARGUMENT; metadata `date`. Example: the 30th of February."""
     ERROR_REASON_RECEIPT_NOT_READY: _ErrorReason.ValueType  # 31
     """The transfer is not sealed yet. Code FAILED_PRECONDITION; metadata `transfer_id`. Example: a receipt is asked for in
     the second of the payment; ask again in a few seconds.
-    Not raised yet.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -186,8 +181,9 @@ ERROR_REASON_POSTINGS_UNBALANCED: ErrorReason.ValueType  # 6
 Example: 100 from one account and 90 to another.
 """
 ERROR_REASON_AMOUNT_INVALID: ErrorReason.ValueType  # 7
-"""An amount is not more than zero, or over 10^15 minor units, or not within a deposit's bounds. Code INVALID_ARGUMENT; metadata
-`amount_minor`, for a deposit `minimum_minor` and `maximum_minor` too. Example: a posting of 0.00.
+"""An amount is not more than zero, or over 10^15 minor units, or not within the bounds of a deposit or withdrawal. Code
+INVALID_ARGUMENT; metadata `amount_minor`, for a deposit `minimum_minor` and `maximum_minor` too, for a withdrawal
+`minimum_minor`. Example: a posting of 0.00.
 """
 ERROR_REASON_ACCOUNT_UNKNOWN: ErrorReason.ValueType  # 8
 """The tenant has no such account. Code NOT_FOUND; metadata `account_id`. Example: UpdateAccount for a wallet that no
@@ -267,25 +263,19 @@ ERROR_REASON_AMOUNT_MISMATCH: ErrorReason.ValueType  # 26
 ERROR_REASON_WITHDRAWAL_UNKNOWN: ErrorReason.ValueType  # 27
 """The tenant has no such withdrawal. Code NOT_FOUND; metadata `withdrawal_id`. Example: ApproveWithdrawal with an id that
 nobody requested.
-Not raised yet.
 """
 ERROR_REASON_WITHDRAWAL_ALREADY_DECIDED: ErrorReason.ValueType  # 28
 """The withdrawal was decided otherwise before. Code FAILED_PRECONDITION; metadata `withdrawal_id` and `state`. Example:
 RejectWithdrawal of one that is paid.
-Not raised yet.
 """
 ERROR_REASON_RECONCILIATION_UNKNOWN: ErrorReason.ValueType  # 29
 """The tenant has no such report. Code NOT_FOUND; metadata `reconciliation_id`. Example: "latest" before the first
 reconciliation.
-Not raised yet.
 """
 ERROR_REASON_DATE_INVALID: ErrorReason.ValueType  # 30
-"""The date is none, or in the future. Code INVALID_ARGUMENT; metadata `date`. Example: the 30th of February.
-Not raised yet.
-"""
+"""The date is none, or in the future. Code INVALID_ARGUMENT; metadata `date`. Example: the 30th of February."""
 ERROR_REASON_RECEIPT_NOT_READY: ErrorReason.ValueType  # 31
 """The transfer is not sealed yet. Code FAILED_PRECONDITION; metadata `transfer_id`. Example: a receipt is asked for in
 the second of the payment; ask again in a few seconds.
-Not raised yet.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -31,11 +31,11 @@ class _FraudRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FraudRule.V
     FRAUD_RULE_UNSPECIFIED: _FraudRule.ValueType  # 0
     """Is not a valid rule."""
     FRAUD_RULE_TOO_MANY_MOVEMENTS: _FraudRule.ValueType  # 1
-    """Moved money more than 10 times within an hour."""
+    """Moved money more than 10 times within an hour: deposits, payments, and withdrawals when they are requested."""
     FRAUD_RULE_UNUSUAL_AMOUNT: _FraudRule.ValueType  # 2
     """Moved ten times the usual amount: the median of the person's last 50 movements, of which there are at least 5."""
     FRAUD_RULE_DEPOSIT_AND_WITHDRAWAL: _FraudRule.ValueType  # 3
-    """Deposited and withdrew within a day."""
+    """Deposited and asked for a withdrawal within a day, in either order."""
 
 class FraudRule(_FraudRule, metaclass=_FraudRuleEnumTypeWrapper):
     """Names why somebody is flagged."""
@@ -43,11 +43,11 @@ class FraudRule(_FraudRule, metaclass=_FraudRuleEnumTypeWrapper):
 FRAUD_RULE_UNSPECIFIED: FraudRule.ValueType  # 0
 """Is not a valid rule."""
 FRAUD_RULE_TOO_MANY_MOVEMENTS: FraudRule.ValueType  # 1
-"""Moved money more than 10 times within an hour."""
+"""Moved money more than 10 times within an hour: deposits, payments, and withdrawals when they are requested."""
 FRAUD_RULE_UNUSUAL_AMOUNT: FraudRule.ValueType  # 2
 """Moved ten times the usual amount: the median of the person's last 50 movements, of which there are at least 5."""
 FRAUD_RULE_DEPOSIT_AND_WITHDRAWAL: FraudRule.ValueType  # 3
-"""Deposited and withdrew within a day."""
+"""Deposited and asked for a withdrawal within a day, in either order."""
 Global___FraudRule: _TypeAlias = FraudRule  # noqa: Y015
 
 @_typing.final
@@ -150,8 +150,8 @@ Global___ReconciliationCompleted: _TypeAlias = ReconciliationCompleted  # noqa: 
 
 @_typing.final
 class FraudFlagged(_message.Message):
-    """Says that what somebody did looks like fraud. People decide what follows; nothing is blocked by it. The aggregate is the
-    person's flags ("fraud", the user id).
+    """Says that what somebody did looks like fraud, once a rule, person and window: an hour of UTC for TOO_MANY_MOVEMENTS, else
+    a day. People decide what follows; nothing is blocked by it. The aggregate is the person's flags ("fraud", the user id).
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -303,7 +303,7 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RejectWithdrawal(self, request, context):
-        """Rejects a withdrawal; the amount is free again. Idempotent: a rejected one stays so.
+        """Rejects a withdrawal; the amount is free again when it is REJECTED. Idempotent: a rejected one stays so.
         Returns WITHDRAWAL_UNKNOWN if the tenant has no such withdrawal, WITHDRAWAL_ALREADY_DECIDED if it was approved before, REQUEST_ID_REUSED
         if the `request_id` came with another body.
         """
@@ -338,8 +338,8 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDailyReport(self, request, context):
-        """Gets what happened on a day, by kind of transfer and of account. A read: changes nothing. A day without transfers has an
-        empty report.
+        """Gets what happened on a day, by kind of transfer and of account. A read: changes nothing. On a day without transfers the
+        accounts keep what they had; accounts that had and moved nothing are left out.
         Returns DATE_INVALID if the date is none, or in the future.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

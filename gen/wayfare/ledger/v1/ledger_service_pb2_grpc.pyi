@@ -116,7 +116,7 @@ class LedgerServiceStub:
     came with another body.
     """
     RejectWithdrawal: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.RejectWithdrawalRequest, _withdrawal_pb2.Withdrawal]
-    """Rejects a withdrawal; the amount is free again. Idempotent: a rejected one stays so.
+    """Rejects a withdrawal; the amount is free again when it is REJECTED. Idempotent: a rejected one stays so.
     Returns WITHDRAWAL_UNKNOWN if the tenant has no such withdrawal, WITHDRAWAL_ALREADY_DECIDED if it was approved before, REQUEST_ID_REUSED
     if the `request_id` came with another body.
     """
@@ -135,8 +135,8 @@ class LedgerServiceStub:
     Returns RECONCILIATION_UNKNOWN if the tenant has no such report, or none yet.
     """
     GetDailyReport: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetDailyReportRequest, _audit_pb2.DailyReport]
-    """Gets what happened on a day, by kind of transfer and of account. A read: changes nothing. A day without transfers has an
-    empty report.
+    """Gets what happened on a day, by kind of transfer and of account. A read: changes nothing. On a day without transfers the
+    accounts keep what they had; accounts that had and moved nothing are left out.
     Returns DATE_INVALID if the date is none, or in the future.
     """
     VerifyChain: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.VerifyChainRequest, _ledger_service_pb2.VerifyChainResponse]
@@ -337,7 +337,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.RejectWithdrawalRequest,
         context: _aio.ServicerContext[_ledger_service_pb2.RejectWithdrawalRequest, _abc.Awaitable[_withdrawal_pb2.Withdrawal]],
     ) -> _abc.Awaitable[_withdrawal_pb2.Withdrawal]:
-        """Rejects a withdrawal; the amount is free again. Idempotent: a rejected one stays so.
+        """Rejects a withdrawal; the amount is free again when it is REJECTED. Idempotent: a rejected one stays so.
         Returns WITHDRAWAL_UNKNOWN if the tenant has no such withdrawal, WITHDRAWAL_ALREADY_DECIDED if it was approved before, REQUEST_ID_REUSED
         if the `request_id` came with another body.
         """
@@ -380,8 +380,8 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.GetDailyReportRequest,
         context: _aio.ServicerContext[_ledger_service_pb2.GetDailyReportRequest, _abc.Awaitable[_audit_pb2.DailyReport]],
     ) -> _abc.Awaitable[_audit_pb2.DailyReport]:
-        """Gets what happened on a day, by kind of transfer and of account. A read: changes nothing. A day without transfers has an
-        empty report.
+        """Gets what happened on a day, by kind of transfer and of account. A read: changes nothing. On a day without transfers the
+        accounts keep what they had; accounts that had and moved nothing are left out.
         Returns DATE_INVALID if the date is none, or in the future.
         """
 
