@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import grpc
 import pytest
 
 from services.booking.domain.issuing import IssuedTicket
 from services.booking.domain.tickets import passenger_key_of, qr_text
 from tests.support.booking_process import BookingProcess, money, running_booking, timestamp
 from tests.support.booking_tickets import BOARD, CHECK, Bus, bus_of, scan
+from tests.support.identity_process import refusal_of
 from tests.support.location_tokens import TokenMint
 from tests.support.location_values import OTHER_TENANT, TENANT, new_id
 from tests.support.stack_fixtures import TestDatabase
@@ -127,6 +129,28 @@ async def test_a_scan_that_got_no_answer_is_the_same_one_when_it_is_reported(bus
     report = await bus.report(wanted)
 
     assert [result.accepted for result in report.results] == [True]
+
+
+async def test_a_scan_belongs_to_one_trip_also_when_two_claim_it_at_once(bus: Bus) -> None:
+    (issued,) = await bus.book("2A")
+    other = await bus.process.trip(bus.trip.seat_layout_id)
+    request = pb.VerifyTicketRequest(
+        trip_id=bus.trip_id, device_id="phone-1", scan=scan(issued, kind=CHECK)
+    )
+    elsewhere = pb.VerifyTicketRequest()
+    elsewhere.CopyFrom(request)
+    elsewhere.trip_id = other.trip_id
+
+    async def reason(wanted: pb.VerifyTicketRequest) -> str:
+        try:
+            await bus.process.call("VerifyTicket", wanted)
+        except grpc.aio.AioRpcError as error:
+            return refusal_of(error).reason
+        return ""
+
+    reasons = await asyncio.gather(reason(request), reason(elsewhere))
+
+    assert sorted(reasons) == ["", "REQUEST_ID_REUSED"]
 
 
 async def test_a_report_is_refused_as_a_whole_with_its_reason(bus: Bus) -> None:

@@ -11,7 +11,7 @@ from services.booking.domain.tickets import PublishedKey
 from services.booking.operations.ticket_keys import TicketKeys
 from services.booking.ports.requests import WriteRequest
 from services.booking.store.ticket_keys import PostgresTicketKeyStore
-from services.booking.ticket_key_seal import AesKeySeal
+from services.booking.ticket_key_seal import AesKeySeal, KeySealBrokenError
 from services.shared.ids import Uuid7Source
 from services.shared.postgres import Database, Session, open_database
 from tests.support.location_values import TENANT, SettableClock, new_id
@@ -132,6 +132,27 @@ async def test_rotating_again_before_the_new_key_signs_leaves_no_gap(database: D
         signing = [one.key_id for one in published.values() if one.signs_at(signer.issue_time)]
         assert signing == [signer.key_id]
     assert len(published) == 3
+
+
+async def test_after_the_loss_of_the_secret_a_new_key_signs_and_the_old_one_is_still_published(
+    database: Database,
+) -> None:
+    clock = SettableClock()
+    old = await _keys(database, clock).signer(TENANT)
+    keys = TicketKeys(
+        store=PostgresTicketKeyStore(database, clock),
+        seal=AesKeySeal([bytes(range(32))]),
+        clock=clock,
+        ids=Uuid7Source(clock),
+    )
+    with pytest.raises(KeySealBrokenError):
+        await keys.signer(TENANT)
+
+    made = await keys.rotate(_request(), sign_after=timedelta(0))
+    clock.pass_time(6)
+
+    assert (await keys.signer(TENANT)).key_id == made.key_id
+    assert set(await keys.published(TENANT, {old.key_id})) == {old.key_id, made.key_id}
 
 
 async def test_rotations_at_once_follow_each_other(database: Database) -> None:

@@ -131,9 +131,6 @@ CREATE TABLE booking.boardings (
   CONSTRAINT boardings_are_of_a_trip FOREIGN KEY (trip_id, tenant_id) REFERENCES booking.trips (trip_id, tenant_id)
 ) WITH (fillfactor = 50);
 
--- What Valkey answered last, of each of its streams: a Valkey that has less lost something.
-ALTER TABLE booking.event_cursor ADD COLUMN stream_ids text[] NOT NULL DEFAULT '{}';
-
 ALTER TABLE booking.ticket_keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE booking.ticket_keys FORCE ROW LEVEL SECURITY;
 ALTER TABLE booking.tickets ENABLE ROW LEVEL SECURITY;

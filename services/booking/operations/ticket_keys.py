@@ -80,7 +80,8 @@ class TicketKeys:
 
     async def rotate(self, request: WriteRequest, *, sign_after: timedelta) -> PublishedKey:
         """Make a key that signs after a while; at least five seconds, so that all know of it."""
-        await self.signer(request.tenant_id)
+        if not await self._keys(request.tenant_id):
+            await self.signer(request.tenant_id)
         start = self._clock.now() + max(sign_after, _SIGN_AFTER_MIN)
         # Whole seconds, as tickets have them.
         start_second = _whole_second(start + timedelta(seconds=1, microseconds=-1))

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
 from services.booking.domain.boarding import BoardingCounts, BoardingMark
 from services.booking.domain.scanning import CountedScan, MadeScan, ScanKind, Ticket
 from services.booking.ports.requests import WriteRequest
@@ -14,6 +16,7 @@ from services.booking.ports.trips import NewEvent
 from services.booking.store import events, requests
 from services.booking.store.tickets import COLUMNS, ticket_of
 from services.shared.clock import Clock
+from services.shared.errors import RequestIdReusedError
 from services.shared.postgres import Database, Session
 
 if TYPE_CHECKING:
@@ -151,22 +154,26 @@ class PostgresBoardingTurn:
 
     async def keep_scans(self, made: Sequence[MadeScan], *, user_id: str, now: datetime) -> None:
         """Keep scans."""
-        await self._connection.execute(
-            _KEEP,
-            self._tenant_id,
-            self._trip_id,
-            user_id,
-            now,
-            [scan.scan_id for scan in made],
-            [scan.ticket_id or None for scan in made],
-            [scan.device_id for scan in made],
-            [scan.kind for scan in made],
-            [scan.stop_index for scan in made],
-            [scan.scan_time for scan in made],
-            [scan.lets_on for scan in made],
-            [scan.reason for scan in made],
-            [scan.body_hash for scan in made],
-        )
+        try:
+            await self._connection.execute(
+                _KEEP,
+                self._tenant_id,
+                self._trip_id,
+                user_id,
+                now,
+                [scan.scan_id for scan in made],
+                [scan.ticket_id or None for scan in made],
+                [scan.device_id for scan in made],
+                [scan.kind for scan in made],
+                [scan.stop_index for scan in made],
+                [scan.scan_time for scan in made],
+                [scan.lets_on for scan in made],
+                [scan.reason for scan in made],
+                [scan.body_hash for scan in made],
+            )
+        except asyncpg.UniqueViolationError as error:
+            # Scans of a trip follow each other: this one came with another trip at this moment.
+            raise RequestIdReusedError(made[0].scan_id) from error
 
     async def use(self, uses: Mapping[str, CountedScan]) -> None:
         """Write which scans of tickets count."""
