@@ -71,6 +71,8 @@ class SeatMapCalls:
             after = _version_of(request.resume_token)
             if after is not None and after > watched.states.version:
                 await hub.catch_up(watched)
+                # Whoever watched it may have left meanwhile, and somebody else come.
+                watched = await hub.watched(caller.tenant_id, watched.trip.trip_id)
             watcher = hub.attach(watched, journey)
         except BaseException:
             hub.release(watched)

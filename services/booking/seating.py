@@ -67,9 +67,9 @@ class Seating:
             committers=settings.booking_committers,
             gather_seconds=settings.booking_gather_seconds,
         )
-        map_store = PostgresSeatMapStore(database, trips, layouts)
+        maps = PostgresSeatMapStore(database, trips, layouts)
         hub = SeatHub(
-            store=map_store,
+            store=maps,
             tail=ValkeyEventTail(tail, service, cluster=settings.valkey_cluster),
             read=seat_messages.told_of,
             encode=seat_messages.changes_update,
@@ -88,16 +88,15 @@ class Seating:
             degraded=lambda: hub.degraded,
         )
         self.seat_map_calls = SeatMapCalls(
-            maps=SeatMaps(store=map_store, cache=ValkeySeatCache(valkey), clock=clock),
+            maps=SeatMaps(store=maps, cache=ValkeySeatCache(valkey), clock=clock),
             hub=hub,
             clock=clock,
             random=random.random,
             heartbeat_seconds=settings.booking_heartbeat_seconds,
         )
+        overrides = PostgresOverrideStore(database)
         self.override_calls = OverrideCalls(
-            Overrides(
-                store=PostgresOverrideStore(database), batcher=self.batcher, bookings=bookings
-            )
+            Overrides(store=overrides, batcher=self.batcher, bookings=bookings)
         )
         sweep = HoldSweep(
             store=store,

@@ -298,3 +298,18 @@ async def test_holds_are_listed_by_page_and_trip(booking: BookingProcess) -> Non
     assert rest.next_page_token == ""
     assert [hold.hold_id for hold in one.holds] == [holds[1].hold_id]
     assert refusal.reason == "PAGE_TOKEN_INVALID"
+
+
+async def test_holds_end_when_the_trip_is_called_off(booking: BookingProcess) -> None:
+    trip, passenger = await booking.trip(), booking.passenger
+    hold = await booking.call("HoldSeats", hold_request(trip, "3A"), passenger)
+    cancel = pb.CancelTripRequest(trip_id=trip.trip_id, cancel_reason="Snow", request_id=new_id())
+
+    await booking.call("CancelTrip", cancel)
+    async with asyncio.timeout(10):
+        while (await booking.call("ListHolds", pb.ListHoldsRequest(), passenger)).holds:
+            await asyncio.sleep(0.05)
+    extend = pb.ExtendHoldRequest(hold_id=hold.hold_id, request_id=new_id())
+    refusal = await booking.refused("ExtendHold", extend, passenger)
+
+    assert (refusal.reason, refusal.metadata["state"]) == ("HOLD_NOT_ACTIVE", "RELEASED")

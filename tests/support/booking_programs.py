@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.stack.certificates import write_certificates
 from services.stack.ports import choose_port
+from tests.support.booking_process import PASSENGER_KEYS, TICKET_KEY_SECRET
 from tests.support.location_tokens import TokenMint
 from tests.support.location_values import new_id
 
@@ -65,6 +66,8 @@ async def booking_program(
         "WAYFARE_JWKS_FILE": str(home / "jwks.json"),
         "WAYFARE_MESH_CERTIFICATE_DIR": str(home),
         "WAYFARE_DRAIN_SECONDS": "2",
+        "WAYFARE_BOOKING_TICKET_KEY_SECRETS": TICKET_KEY_SECRET,
+        "WAYFARE_BOOKING_PASSENGER_KEYS": PASSENGER_KEYS,
         **{f"WAYFARE_{name.upper()}": value for name, value in values.items()},
     }
     with (home / "log").open("wb") as log:

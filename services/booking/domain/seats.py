@@ -4,6 +4,7 @@ Legs are the bits of an integer: bit i is the leg from stop i to stop i + 1. Who
 stop a to stop b has the bits a to b - 1 of a seat, and nobody else may have one of them.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -176,7 +177,10 @@ class TripSeats:
         self._claims: dict[str, tuple[Claim, ...]] = {}
         for seat_number, claim in claims:
             self._claims[seat_number] = (*self._claims.get(seat_number, ()), claim)
-        self.holds = {hold.hold_id: hold for hold in holds}
+        self.holds: dict[str, Hold] = {}
+        self._held: Counter[str] = Counter()
+        for hold in holds:
+            self._keep(hold.hold_id, hold)
         self.changes: list[SeatChange] = []
         self.hold_writes: dict[str, Hold] = {}
         self._new_ids: set[str] = set()
@@ -218,7 +222,7 @@ class TripSeats:
 
     def held_by(self, user_id: str) -> int:
         """Count the seats that a user holds."""
-        return sum(len(hold.seats) for hold in self.holds.values() if hold.user_id == user_id)
+        return self._held[user_id]
 
     def take(
         self, seat_number: str, legs: int, state: SeatState, *, owner_id: str, cause: Cause
@@ -284,12 +288,9 @@ class TripSeats:
         old = self.holds.get(hold.hold_id)
         self._undo.append((hold.hold_id, old, self.hold_writes.get(hold.hold_id)))
         self.hold_writes[hold.hold_id] = hold
-        if hold.live:
-            self.holds[hold.hold_id] = hold
-            if self._first_expiry is None or hold.expire_time < self._first_expiry:
-                self._first_expiry = hold.expire_time
-        else:
-            self.holds.pop(hold.hold_id, None)
+        self._keep(hold.hold_id, hold if hold.live else None)
+        if hold.live and (self._first_expiry is None or hold.expire_time < self._first_expiry):
+            self._first_expiry = hold.expire_time
 
     def end_hold(self, hold: Hold, state: HoldState, cause: Cause, *, cause_id: str = "") -> Hold:
         """Free the seats of a hold and say what became of it; return it as it is then."""
@@ -327,8 +328,11 @@ class TripSeats:
                 self._claims[step[0]] = step[1]
                 continue
             hold_id, hold, write = step
-            _put_back(self.holds, hold_id, hold)
-            _put_back(self.hold_writes, hold_id, write)
+            self._keep(hold_id, hold)
+            if write is None:
+                self.hold_writes.pop(hold_id, None)
+            else:
+                self.hold_writes[hold_id] = write
         del self.changes[changes:]
 
     def new_holds(self) -> list[Hold]:
@@ -370,6 +374,17 @@ class TripSeats:
         self._before.clear()
         self._undo.clear()
 
+    def _keep(self, hold_id: str, hold: Hold | None) -> None:
+        """Take a hold that keeps seats in the place of the one of this id, or none."""
+        old = self.holds.pop(hold_id, None)
+        if old is not None:
+            self._held[old.user_id] -= len(old.seats)
+            if not self._held[old.user_id]:
+                del self._held[old.user_id]
+        if hold is not None:
+            self.holds[hold_id] = hold
+            self._held[hold.user_id] += len(hold.seats)
+
     def _set(self, seat_number: str, claims: tuple[Claim, ...]) -> None:
         old = self._claims.get(seat_number, ())
         self._undo.append((seat_number, old))
@@ -382,10 +397,3 @@ def _union(claims: Iterable[Claim]) -> int:
     for claim in claims:
         legs |= claim.legs
     return legs
-
-
-def _put_back(holds: dict[str, Hold], hold_id: str, hold: Hold | None) -> None:
-    if hold is None:
-        holds.pop(hold_id, None)
-    else:
-        holds[hold_id] = hold

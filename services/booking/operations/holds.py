@@ -27,6 +27,8 @@ _ENDED = Counter("wayfare_booking_holds_swept_total", "Holds that were ended by 
 _PAGE_SIZE = 20
 _PAGE_SIZE_MAX = 100
 _OVERDUE_MOST = 500
+# Trips of a batch of the sweep: others wait for none of them for long.
+_TRIPS_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,18 +167,22 @@ class HoldSweep:
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
+            ended = 0
             try:
-                await self.sweep()
+                ended = await self.sweep()
             except DependencyUnavailableError as error:
                 _log.warning("holds_wait_to_expire", dependency=error.dependency)
-            await asyncio.sleep(self._sweep_seconds)
+            if ended < _OVERDUE_MOST:
+                await asyncio.sleep(self._sweep_seconds)
 
     async def sweep(self) -> int:
         """End what has run out, of some trips at a time; return how many holds."""
         found = await self._store.overdue(now=self._clock.now(), most=_OVERDUE_MOST)
         ended = 0
         for tenant_id, trip_ids in found.items():
-            ended += await self._batcher.sweep(tenant_id, trip_ids)
+            for start in range(0, len(trip_ids), _TRIPS_AT_ONCE):
+                some = trip_ids[start : start + _TRIPS_AT_ONCE]
+                ended += await self._batcher.sweep(tenant_id, some)
         _ENDED.inc(ended)
         return ended
 

@@ -6,18 +6,19 @@ guesses. While a batch is being committed the next one gathers.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter as Metric
+from prometheus_client import Gauge, Histogram
 
 from services.booking.domain.holding import Sweep
 from services.booking.domain.layouts import SeatLayout
-from services.booking.domain.seats import SeatsChanged, TripSeats
+from services.booking.domain.seats import Cause, SeatsChanged, TripSeats
 from services.booking.domain.trips import Trip
 from services.booking.domain.turns import BatchKnown, Happening, TripTurn, WantedChange
 from services.booking.errors.trips import TripUnknownError
@@ -34,15 +35,15 @@ from services.shared.errors import (
 from services.shared.tasks import HeldTasks
 
 _log = structlog.get_logger()
-_CHANGED = Counter("wayfare_booking_seat_changes_total", "Changes of seats", ["cause"])
-_REFUSED = Counter("wayfare_booking_seat_refusals_total", "Changes refused", ["reason"])
+_CHANGED = Metric("wayfare_booking_seat_changes_total", "Changes of seats", ["cause"])
+_REFUSED = Metric("wayfare_booking_seat_refusals_total", "Changes refused", ["reason"])
 _WAITING = Gauge("wayfare_booking_seat_changes_waiting", "Changes that wait to be committed")
 _BATCH = Histogram(
     "wayfare_booking_seat_batch_changes",
     "Changes committed together",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
 )
-_AGAIN = Counter("wayfare_booking_seat_batches_decided_again_total", "Batches decided again")
+_AGAIN = Metric("wayfare_booking_seat_batches_decided_again_total", "Batches decided again")
 _ATTEMPTS = 5
 _RETRY_SECONDS = 0.5
 _REMEMBERED_MAX = 400_000
@@ -247,9 +248,9 @@ class SeatBatcher:
             changed = [turn for turn in turns.values() if turn.is_changed]
             if changed:
                 await batch.record(changed, self._events(tenant_id, changed))
+        causes = Counter(change.cause for turn in changed for change in turn.seats.changes)
         self._remember(turns)
-        if not skip_locked:
-            _count(answers)
+        _count([] if skip_locked else answers, causes)
         return answers
 
     async def _turns(
@@ -290,8 +291,6 @@ class SeatBatcher:
         events = []
         for turn in turns:
             happenings = list(turn.events)
-            for change in turn.seats.changes:
-                _CHANGED.labels(change.cause).inc()
             if turn.seats.changes:
                 version = turn.seats.version + 1
                 trip_id = turn.trip.trip_id
@@ -388,8 +387,10 @@ def _fail(calls: Iterable[_Call], error: Exception) -> None:
             call.done.set_exception(error)
 
 
-def _count(answers: Sequence[Any]) -> None:
+def _count(answers: Sequence[Any], causes: Counter[Cause]) -> None:
     _BATCH.observe(len(answers))
+    for cause, count in causes.items():
+        _CHANGED.labels(cause).inc(count)
     for answer in answers:
         if isinstance(answer, DomainError):
             _REFUSED.labels(answer.reason).inc()

@@ -31,9 +31,15 @@ WHERE user_id = $1 AND state IN ('ACTIVE', 'PAYING') AND expire_time > $2
   AND ($4::timestamptz IS NULL OR (create_time, hold_id) < ($4, $5::uuid))
 ORDER BY create_time DESC, hold_id DESC LIMIT $6
 """  # noqa: S608 - constants of ours
+# Those of trips that were called off end as well; in an hour the last of them has run out.
 _OVERDUE = """
-SELECT tenant_id::text, trip_id::text FROM booking.holds
-WHERE state IN ('ACTIVE', 'PAYING') AND expire_time <= $1 ORDER BY expire_time LIMIT $2
+(SELECT tenant_id::text, trip_id::text FROM booking.holds
+WHERE state IN ('ACTIVE', 'PAYING') AND expire_time <= $1 ORDER BY expire_time LIMIT $2)
+UNION ALL
+(SELECT tenant_id::text, trip_id::text FROM booking.trips t
+WHERE cancel_time BETWEEN $1::timestamptz - interval '1 hour' AND $1 AND EXISTS (
+  SELECT 1 FROM booking.holds h WHERE h.trip_id = t.trip_id AND h.state = 'ACTIVE')
+LIMIT $2)
 """
 
 
