@@ -57,7 +57,7 @@ from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
 from services.shared.rpc.rate_limits import ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
-from services.shared.valkey import open_valkey, ping_valkey
+from services.shared.valkey import Valkey, open_valkey, ping_valkey
 from wayfare.booking.v1 import booking_service_pb2
 from wayfare.booking.v1.booking_service_pb2_grpc import add_BookingServiceServicer_to_server
 from wayfare.identity.v1 import identity_service_pb2
@@ -99,14 +99,10 @@ async def wire(
     `ledger` is a channel on which LedgerService is called.
     """
     ids = Uuid7Source(clock)
-    database = await open_database(
-        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
+    database, valkey = await _opened(stack, settings)
+    rate_limiter = ValkeyRateLimiter(
+        settings.valkey_url.get_secret_value(), cluster=settings.valkey_cluster, clock=clock
     )
-    stack.push_async_callback(database.close)
-    valkey_url = settings.valkey_url.get_secret_value()
-    valkey = open_valkey(valkey_url, cluster=settings.valkey_cluster)
-    stack.push_async_callback(valkey.aclose)
-    rate_limiter = ValkeyRateLimiter(valkey_url, cluster=settings.valkey_cluster, clock=clock)
     stack.push_async_callback(rate_limiter.close)
 
     layout_store = PostgresLayoutStore(database, clock)
@@ -118,25 +114,9 @@ async def wire(
         database, PostgresTravellers(database, vault), keys=ticket_keys, clock=clock, ids=ids
     )
 
-    async def by_hand(tenant_id: str, reason: str) -> BookedSeatsByHand:
-        signer = await ticket_keys.signer(tenant_id)
-        return BookedSeatsByHand(signer=signer, reason=reason, ticket_id=ids.new_id())
-
-    seating = Seating(
-        settings=settings,
-        database=database,
-        valkey=valkey,
-        tail=open_tail(stack, settings),
-        trips=PostgresTripStore(database, clock),
-        layouts=layout_store,
-        clock=clock,
-        ids=ids,
-        service=SERVICE_NAME,
-        bookings=by_hand,
-        parts=[BookingPart()],
-        conversions=CONVERSIONS,
+    seating = _seating(
+        stack, settings, database, valkey, layout_store, keys=ticket_keys, clock=clock, ids=ids
     )
-
     selling = Selling(
         settings=settings,
         database=database,
@@ -153,28 +133,16 @@ async def wire(
         service=SERVICE_NAME,
     )
 
-    relay = EventRelay(
-        log=EventLog(database, SERVICE_NAME),
-        valkey=valkey,
-        service=SERVICE_NAME,
-        idle_seconds=settings.booking_relay_seconds,
-        entries_kept=settings.booking_event_entries_kept,
-    )
-    tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
-    dependencies = [
-        Dependency(name="postgresql", check=database.ping),
-        Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
-    ]
-    rpc = RpcServer(
-        service_name=SERVICE_NAME,
-        settings=settings,
-        authenticator=Authenticator(tokens, api_keys),
+    rpc = _server(
+        settings,
         rate_limiter=rate_limiter,
+        api_keys=api_keys,
         clock=clock,
         ids=ids,
-        raw_methods=["WatchSeats"],
-        services=[booking_service_pb2.DESCRIPTOR.services_by_name["BookingService"]],
-        dependencies=dependencies,
+        dependencies=[
+            Dependency(name="postgresql", check=database.ping),
+            Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
+        ],
     )
     servicer = BookingServicer(
         trip_calls=trip_calls,
@@ -187,7 +155,87 @@ async def wire(
     )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
     rpc.on_drain(seating.seat_map_calls.drain_all)
+    relay = _relay(settings, database, valkey)
     return rpc, [upkeep.run, relay.run, *seating.background, *selling.background]
+
+
+async def _opened(stack: AsyncExitStack, settings: BookingSettings) -> tuple[Database, Valkey]:
+    """Open PostgreSQL and Valkey; they are closed by `stack`."""
+    database = await open_database(
+        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
+    )
+    stack.push_async_callback(database.close)
+    valkey = open_valkey(settings.valkey_url.get_secret_value(), cluster=settings.valkey_cluster)
+    stack.push_async_callback(valkey.aclose)
+    return database, valkey
+
+
+def _seating(
+    stack: AsyncExitStack,
+    settings: BookingSettings,
+    database: Database,
+    valkey: Valkey,
+    layout_store: PostgresLayoutStore,
+    *,
+    keys: TicketKeys,
+    clock: Clock,
+    ids: IdSource,
+) -> Seating:
+    """Return what changes and shows seats; bookings take part in its transactions."""
+
+    async def by_hand(tenant_id: str, reason: str) -> BookedSeatsByHand:
+        signer = await keys.signer(tenant_id)
+        return BookedSeatsByHand(signer=signer, reason=reason, ticket_id=ids.new_id())
+
+    return Seating(
+        settings=settings,
+        database=database,
+        valkey=valkey,
+        tail=open_tail(stack, settings),
+        trips=PostgresTripStore(database, clock),
+        layouts=layout_store,
+        clock=clock,
+        ids=ids,
+        service=SERVICE_NAME,
+        bookings=by_hand,
+        parts=[BookingPart()],
+        conversions=CONVERSIONS,
+    )
+
+
+def _relay(settings: BookingSettings, database: Database, valkey: Valkey) -> EventRelay:
+    """Return what publishes the service's events."""
+    return EventRelay(
+        log=EventLog(database, SERVICE_NAME),
+        valkey=valkey,
+        service=SERVICE_NAME,
+        idle_seconds=settings.booking_relay_seconds,
+        entries_kept=settings.booking_event_entries_kept,
+    )
+
+
+def _server(
+    settings: BookingSettings,
+    *,
+    rate_limiter: ValkeyRateLimiter,
+    api_keys: ApiKeyVerifier,
+    clock: Clock,
+    ids: IdSource,
+    dependencies: Sequence[Dependency],
+) -> RpcServer:
+    """Return the server, which answers nothing yet."""
+    tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
+    return RpcServer(
+        service_name=SERVICE_NAME,
+        settings=settings,
+        authenticator=Authenticator(tokens, api_keys),
+        rate_limiter=rate_limiter,
+        clock=clock,
+        ids=ids,
+        raw_methods=["WatchSeats"],
+        services=[booking_service_pb2.DESCRIPTOR.services_by_name["BookingService"]],
+        dependencies=dependencies,
+    )
 
 
 def _trips(

@@ -97,19 +97,23 @@ class Selling:
                 random_bits=secrets.randbits,
             )
         )
-        consumer = EventConsumer(
-            consumer=consumers.CONSUMER,
-            source=consumers.SOURCE,
-            database=database,
-            schema=service,
-            valkey=events,
-            handle=consumers.handle_deposits,
-            wants=consumers.wants_deposit,
-        )
         self.background: Sequence[Background] = (
             gateway.run,
             teller.run,
             worker.run,
             worker.run_soon,
-            consumer.run,
+            _deposits(database, events, service).run,
         )
+
+
+def _deposits(database: Database, events: Valkey, service: str) -> EventConsumer:
+    """Return what takes the ledger's events of deposits."""
+    return EventConsumer(
+        consumer=consumers.CONSUMER,
+        source=consumers.SOURCE,
+        database=database,
+        schema=service,
+        valkey=events,
+        handle=consumers.handle_deposits,
+        wants=consumers.wants_deposit,
+    )

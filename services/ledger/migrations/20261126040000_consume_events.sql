@@ -1,8 +1,5 @@
 -- migrate:up
 
--- What Valkey answered last, of each of its streams: a Valkey that has less lost something.
-ALTER TABLE ledger.event_cursor ADD COLUMN stream_ids text[] NOT NULL DEFAULT '{}';
-
 -- LedgerService takes the events of others, and its own. The tables are those of `services/shared/events`.
 
 -- How far each consumer has read each partition of a service's events; a row's lock is the turn.
