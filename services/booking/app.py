@@ -113,7 +113,6 @@ async def wire(
     ticket_calls, manifest_calls = _tickets(
         database, PostgresTravellers(database, vault), keys=ticket_keys, clock=clock, ids=ids
     )
-
     seating = _seating(
         stack, settings, database, valkey, layout_store, keys=ticket_keys, clock=clock, ids=ids
     )
