@@ -13,7 +13,6 @@ from services.booking.domain.booking_overrides import BookedSeatsByHand
 from services.booking.manifest_calls import ManifestCalls
 from services.booking.operations.layouts import Layouts
 from services.booking.operations.manifests import Manifests
-from services.booking.operations.overrides import BookedSeatsFor
 from services.booking.operations.request_upkeep import RequestUpkeep
 from services.booking.operations.scans import Scans
 from services.booking.operations.search import Search
@@ -56,7 +55,7 @@ from services.shared.rpc.authentication import (
 )
 from services.shared.rpc.client import mesh_channel
 from services.shared.rpc.process import Background
-from services.shared.rpc.rate_limits import RateLimiter, ValkeyRateLimiter
+from services.shared.rpc.rate_limits import ValkeyRateLimiter
 from services.shared.rpc.server import RpcServer
 from services.shared.valkey import Valkey, open_valkey, ping_valkey
 from wayfare.booking.v1 import booking_service_pb2
@@ -100,7 +99,12 @@ async def wire(
     `ledger` is a channel on which LedgerService is called.
     """
     ids = Uuid7Source(clock)
-    database, valkey, rate_limiter = await _open(stack, settings, clock)
+    database, valkey = await _opened(stack, settings)
+    rate_limiter = ValkeyRateLimiter(
+        settings.valkey_url.get_secret_value(), cluster=settings.valkey_cluster, clock=clock
+    )
+    stack.push_async_callback(rate_limiter.close)
+
     layout_store = PostgresLayoutStore(database, clock)
     trip_calls, upkeep = _trips(settings, database, layout_store, clock=clock, ids=ids)
 
@@ -109,20 +113,8 @@ async def wire(
     ticket_calls, manifest_calls = _tickets(
         database, PostgresTravellers(database, vault), keys=ticket_keys, clock=clock, ids=ids
     )
-
-    seating = Seating(
-        settings=settings,
-        database=database,
-        valkey=valkey,
-        tail=open_tail(stack, settings),
-        trips=PostgresTripStore(database, clock),
-        layouts=layout_store,
-        clock=clock,
-        ids=ids,
-        service=SERVICE_NAME,
-        bookings=_by_hand(ticket_keys, ids),
-        parts=[BookingPart()],
-        conversions=CONVERSIONS,
+    seating = _seating(
+        stack, settings, database, valkey, layout_store, keys=ticket_keys, clock=clock, ids=ids
     )
     selling = Selling(
         settings=settings,
@@ -140,8 +132,16 @@ async def wire(
         service=SERVICE_NAME,
     )
 
-    rpc = _rpc_server(
-        settings, _dependencies(database, valkey), rate_limiter, clock=clock, ids=ids, keys=api_keys
+    rpc = _server(
+        settings,
+        rate_limiter=rate_limiter,
+        api_keys=api_keys,
+        clock=clock,
+        ids=ids,
+        dependencies=[
+            Dependency(name="postgresql", check=database.ping),
+            Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
+        ],
     )
     servicer = BookingServicer(
         trip_calls=trip_calls,
@@ -158,34 +158,52 @@ async def wire(
     return rpc, [upkeep.run, relay.run, *seating.background, *selling.background]
 
 
-async def _open(
-    stack: AsyncExitStack, settings: BookingSettings, clock: Clock
-) -> tuple[Database, Valkey, RateLimiter]:
-    """Open what the process keeps things in; `stack` closes it."""
+async def _opened(stack: AsyncExitStack, settings: BookingSettings) -> tuple[Database, Valkey]:
+    """Open PostgreSQL and Valkey; they are closed by `stack`."""
     database = await open_database(
         settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
     )
     stack.push_async_callback(database.close)
-    valkey_url = settings.valkey_url.get_secret_value()
-    valkey = open_valkey(valkey_url, cluster=settings.valkey_cluster)
+    valkey = open_valkey(settings.valkey_url.get_secret_value(), cluster=settings.valkey_cluster)
     stack.push_async_callback(valkey.aclose)
-    rate_limiter = ValkeyRateLimiter(valkey_url, cluster=settings.valkey_cluster, clock=clock)
-    stack.push_async_callback(rate_limiter.close)
-    return database, valkey, rate_limiter
+    return database, valkey
 
 
-def _by_hand(keys: TicketKeys, ids: IdSource) -> BookedSeatsFor:
-    """Return what changes booked seats when an ADMIN does so by hand."""
+def _seating(
+    stack: AsyncExitStack,
+    settings: BookingSettings,
+    database: Database,
+    valkey: Valkey,
+    layout_store: PostgresLayoutStore,
+    *,
+    keys: TicketKeys,
+    clock: Clock,
+    ids: IdSource,
+) -> Seating:
+    """Return what changes and shows seats; bookings take part in its transactions."""
 
     async def by_hand(tenant_id: str, reason: str) -> BookedSeatsByHand:
         signer = await keys.signer(tenant_id)
         return BookedSeatsByHand(signer=signer, reason=reason, ticket_id=ids.new_id())
 
-    return by_hand
+    return Seating(
+        settings=settings,
+        database=database,
+        valkey=valkey,
+        tail=open_tail(stack, settings),
+        trips=PostgresTripStore(database, clock),
+        layouts=layout_store,
+        clock=clock,
+        ids=ids,
+        service=SERVICE_NAME,
+        bookings=by_hand,
+        parts=[BookingPart()],
+        conversions=CONVERSIONS,
+    )
 
 
 def _relay(settings: BookingSettings, database: Database, valkey: Valkey) -> EventRelay:
-    """Return what publishes events."""
+    """Return what publishes the service's events."""
     return EventRelay(
         log=EventLog(database, SERVICE_NAME),
         valkey=valkey,
@@ -195,28 +213,21 @@ def _relay(settings: BookingSettings, database: Database, valkey: Valkey) -> Eve
     )
 
 
-def _dependencies(database: Database, valkey: Valkey) -> Sequence[Dependency]:
-    return [
-        Dependency(name="postgresql", check=database.ping),
-        Dependency(name="valkey", check=lambda: ping_valkey(valkey), required=False),
-    ]
-
-
-def _rpc_server(
+def _server(
     settings: BookingSettings,
-    dependencies: Sequence[Dependency],
-    rate_limiter: RateLimiter,
     *,
+    rate_limiter: ValkeyRateLimiter,
+    api_keys: ApiKeyVerifier,
     clock: Clock,
     ids: IdSource,
-    keys: ApiKeyVerifier,
+    dependencies: Sequence[Dependency],
 ) -> RpcServer:
-    """Return the server of BookingService, without its methods."""
+    """Return the server, which answers nothing yet."""
     tokens = TokenVerifier(JwksFile(settings.jwks_file, clock), clock)
     return RpcServer(
         service_name=SERVICE_NAME,
         settings=settings,
-        authenticator=Authenticator(tokens, keys),
+        authenticator=Authenticator(tokens, api_keys),
         rate_limiter=rate_limiter,
         clock=clock,
         ids=ids,

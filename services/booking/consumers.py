@@ -37,6 +37,11 @@ class DepositOfNoBookingError(Exception):
     """Says that a deposit names a booking that there is not, or another's, or another amount."""
 
 
+def wants_deposit(event: Envelope) -> bool:
+    """Say whether an event is of a deposit: most of the ledger's are of transfers."""
+    return event.aggregate_type == "deposit"
+
+
 async def handle_deposits(connection: "Connection", events: Sequence[Envelope]) -> None:
     """Handle events in order. Raises DepositOfNoBookingError, for people to look at."""
     for event in events:

@@ -107,7 +107,7 @@ class Selling:
 
 
 def _deposits(database: Database, events: Valkey, service: str) -> EventConsumer:
-    """Return what hears of money that a gateway took."""
+    """Return what takes the ledger's events of deposits."""
     return EventConsumer(
         consumer=consumers.CONSUMER,
         source=consumers.SOURCE,
@@ -115,4 +115,5 @@ def _deposits(database: Database, events: Valkey, service: str) -> EventConsumer
         schema=service,
         valkey=events,
         handle=consumers.handle_deposits,
+        wants=consumers.wants_deposit,
     )

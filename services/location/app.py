@@ -151,6 +151,7 @@ def _booking_events(
         schema=SERVICE_NAME,
         valkey=valkey,
         handle=events.handle,
+        wants=booking_events.wants_trip,
     )
 
 

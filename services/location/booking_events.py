@@ -40,6 +40,11 @@ _KINDS: dict[str, Callable[[], Message]] = {
 _PREFIX = "type.googleapis.com/wayfare.booking.v1."
 
 
+def wants_trip(event: Envelope) -> bool:
+    """Say whether an event is of a trip: most of booking's are of seats."""
+    return event.aggregate_type == "trip"
+
+
 class BookingEvents:
     """Handles the events of one consumer; see services/shared/events/consumer.py."""
 

@@ -127,3 +127,18 @@ async def test_a_consumer_that_is_cut_in_the_middle_goes_on_where_it_was(sample:
         await asyncio.gather(*(sample.write(name, [1, 2, 3]) for name in names[50:100]))
         async with running(sample.consumer()):
             await sample.until_effects_of(names[:100], 3)
+
+
+async def test_what_a_consumer_does_not_want_is_passed_over_and_not_remembered(
+    sample: Sample,
+) -> None:
+    consumer = sample.consumer(wants=lambda event: event.aggregate_id == "mine")
+    async with running(sample.relay(), consumer):
+        await sample.write("other", [1, 2])
+        await sample.write("mine", [1])
+        await sample.write("other", [3])
+        await sample.write("mine", [2])
+
+        await sample.until_effects({"mine": [1, 2]})
+
+    assert await sample.admin.fetchval("SELECT count(*) FROM sample.event_inbox") == 2

@@ -62,7 +62,11 @@ class Sample:
         )
 
     def consumer(
-        self, fails: Callable[[Envelope], bool] = lambda _: False, *, pause_seconds: float = 0.0
+        self,
+        fails: Callable[[Envelope], bool] = lambda _: False,
+        *,
+        pause_seconds: float = 0.0,
+        wants: Callable[[Envelope], bool] | None = None,
     ) -> EventConsumer:
         """Return a consumer that writes down what it takes, fails for some, and takes its time."""
 
@@ -83,6 +87,7 @@ class Sample:
             schema="sample",
             valkey=self.valkey,
             handle=handle,
+            wants=wants,
             retries=_QUICK,
         )
 

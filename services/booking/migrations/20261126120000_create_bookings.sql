@@ -78,6 +78,40 @@ END $$;
 CREATE TRIGGER bookings_move_forward BEFORE UPDATE OF state ON booking.bookings
   FOR EACH ROW WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION booking.check_booking_move();
 
+-- Writes what may change of bookings, from the JSON of store/booking_rows.py. Booking by booking, whatever the planner believes about
+-- the size of JSON and tables.
+CREATE FUNCTION booking.write_bookings(changed json) RETURNS void LANGUAGE sql SET search_path = ''
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+  UPDATE booking.bookings b SET
+    state = n.state,
+    payment_state = n.payment_state,
+    step = n.step,
+    attempt = n.attempt,
+    is_deposited = n.is_deposited,
+    fee_minor = n.fee_minor,
+    refund_minor = n.refund_minor,
+    refunded_minor = n.refunded_minor,
+    seats = n.seats,
+    is_reseated = n.is_reseated,
+    deposit_id = n.deposit_id,
+    checkout = n.checkout,
+    failure_reason = n.failure_reason,
+    expire_time = n.expire_time,
+    confirm_time = n.confirm_time,
+    cancel_cause = n.cancel_cause,
+    cancel_reason = n.cancel_reason,
+    cancel_time = n.cancel_time,
+    event_version = n.event_version,
+    next_time = n.next_time,
+    try_count = n.try_count
+  FROM json_to_recordset(changed) AS n (
+    booking_id uuid, state text, payment_state text, step text, attempt smallint, is_deposited boolean, fee_minor bigint,
+    refund_minor bigint, refunded_minor bigint, seats text, is_reseated boolean, deposit_id uuid, checkout text,
+    failure_reason text, expire_time timestamptz, confirm_time timestamptz, cancel_cause text, cancel_reason text,
+    cancel_time timestamptz, event_version bigint, next_time timestamptz, try_count integer)
+  WHERE b.booking_id = n.booking_id
+$$;
+
 -- What travellers told of themselves, encrypted with a key that PostgreSQL does not know.
 CREATE TABLE booking.passengers (
   passenger_id uuid PRIMARY KEY,
@@ -182,7 +216,8 @@ CREATE POLICY sweeper_consumes ON booking.event_failures USING ((SELECT booking.
 -- Only for whoever administers the database, with `wayfare dlq`: the service's role has no grant.
 CREATE POLICY sweeper_audits ON booking.dead_letter_audit USING ((SELECT booking.is_sweeper()));
 
-REVOKE EXECUTE ON FUNCTION booking.check_booking_move() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION booking.check_booking_move(), booking.write_bookings(json) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION booking.write_bookings(json) TO wayfare_booking;
 GRANT SELECT, INSERT ON booking.bookings TO wayfare_booking;
 GRANT UPDATE (state, payment_state, step, attempt, is_deposited, deposit_state, fee_minor, refund_minor, refunded_minor, seats,
   is_reseated, deposit_id, checkout, failure_reason, expire_time, confirm_time, cancel_cause, cancel_reason, cancel_time, event_version,

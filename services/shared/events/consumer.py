@@ -71,6 +71,7 @@ class EventConsumer:
         schema: str,
         valkey: Valkey,
         handle: Handle,
+        wants: Callable[[Envelope], bool] | None = None,
         retries: Retries | None = None,
     ) -> None:
         """Take the events of service `source` as `consumer`.
@@ -78,6 +79,7 @@ class EventConsumer:
         `valkey` is a client of its own, with a time limit above a second: each of eight partitions
         holds one of its connections. `handle` is given events in order and does
         everything on the connection; it is called again with one event at a time when it raises.
+        `wants` says which events are for this consumer at all; None: every one.
         """
         self._consumer = consumer
         self._source = source
@@ -85,6 +87,7 @@ class EventConsumer:
         self._schema = schema
         self._valkey = valkey
         self._handle = handle
+        self._wants = wants
         self._retries = retries or Retries()
         self._failures = Failures(schema, consumer)
         self._inbox = Inbox(schema, consumer)
@@ -169,8 +172,10 @@ class EventConsumer:
             events = [Envelope.FromString(envelope) for one in fresh for envelope in _entry(one)[1]]
             # Of what was published twice and is read at once, the first.
             events_by_id: dict[str, Envelope] = {}
+            # What is not wanted is passed over before the inbox: most of a service's events may be.
             for event in events:
-                events_by_id.setdefault(event.event_id, event)
+                if self._wants is None or self._wants(event):
+                    events_by_id.setdefault(event.event_id, event)
             unseen = await self._inbox.claim(connection, list(events_by_id))
             wanted = [event for id_, event in events_by_id.items() if id_ in unseen]
             if wanted:
