@@ -37,7 +37,7 @@ CALLS_MAX = 400
 # Two transactions, each of a BEGIN, a session, a statement, a COMMIT and a reset.
 CALLS_LEAST = 10
 # How many calls of a long flow are passed over by day; not a multiple of how many kinds there are.
-STRIDE = 11
+STRIDE = 17
 TIMEOUT = 3_600 if FULL else 300 + SECONDS
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(TIMEOUT)]

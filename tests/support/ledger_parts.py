@@ -159,14 +159,12 @@ class LedgerParts:
     @property
     def workers(self) -> Sequence[Callable[[], Awaitable[Any]]]:
         """Return what every process does by itself, one round of each."""
-        return (
-            self.upkeep.expire,
-            self.store.fold,
-            self.deposits.finish_left,
-            self.deposits.expire,
-            self.payouts.work,
-            self.relay.publish,
-        )
+        return (self.upkeep.expire, self.store.fold, self.relay.publish)
+
+    @property
+    def finishers(self) -> Sequence[Callable[[], Awaitable[Any]]]:
+        """Return what it does besides for deposits and withdrawals that are not done."""
+        return (self.deposits.finish_left, self.deposits.expire, self.payouts.work)
 
 
 class _LateProvider(BookProvider):

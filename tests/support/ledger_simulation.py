@@ -193,7 +193,9 @@ class Simulation:
     async def _let_work(self, parts: LedgerParts) -> None:
         """Let workers come by until nothing is left for them."""
         for _ in range(_ROUNDS):
-            for work in parts.workers:
+            # Where they find nothing they do nothing: that need not be cut.
+            is_left = await unfinished(self.admin, self.tenant_id)
+            for work in (*(parts.finishers if is_left else ()), *parts.workers):
                 await work()
             if not await unfinished(self.admin, self.tenant_id):
                 return
@@ -301,7 +303,8 @@ class Simulation:
         process = self.process or await self.start()
         for _ in range(2):
             self.clock.moment += timedelta(hours=25)
-            await self._let_work(process.parts)
+            for work in (*process.parts.finishers, *process.parts.workers):
+                await work()
         await self.check()
         assert await self.admin.fetchval(_WAITING, self.tenant_id) == 0
         reconciler = Reconciler(
