@@ -3,21 +3,23 @@
 from typing import Any
 
 from services.ledger.domain.accounts import AccountKey, AccountKind
+from services.ledger.domain.reconciliation import ExpectedPayment
 from services.ledger.domain.settlement import PaymentMethod, Settlement
 from services.ledger.domain.sharing import commission_of
 from services.ledger.domain.transfers import Phase, Posting, WantedTransfer
 from services.ledger.operations.transfers import Refund
-from tests.support.ledger_simulation import HOLD, Flow, LedgerParts, Simulation
+from tests.support.ledger_parts import LedgerParts
+from tests.support.ledger_simulation import HOLD, Flow, Simulation
 
 CODE = "EGP"
 REVENUE = AccountKey(AccountKind.REVENUE, "", CODE)
-CLEARING = AccountKey(AccountKind.GATEWAY_CLEARING, "PAYHERE", CODE)
+FLOAT = AccountKey(AccountKind.CASH_FLOAT, "", CODE)
 COMMISSION_BASIS_POINTS = 1_500
 
 
-def wallet(user_id: str) -> AccountKey:
+def wallet(user_id: str, code: str = CODE) -> AccountKey:
     """Return a person's wallet."""
-    return AccountKey(AccountKind.WALLET, user_id, CODE)
+    return AccountKey(AccountKind.WALLET, user_id, code)
 
 
 def wanted(
@@ -41,25 +43,26 @@ def wanted(
     )
 
 
-def pay(simulation: Simulation, user_id: str, amount: int) -> tuple[Flow, str]:
+def pay(simulation: Simulation, user_id: str, amount: int, code: str = CODE) -> tuple[Flow, str]:
     """Pay the operator; return the flow, and the id of the payment."""
-    payment = wanted(simulation, wallet(user_id), REVENUE, amount)
+    revenue = REVENUE._replace(currency_code=code)
+    payment = wanted(simulation, wallet(user_id, code), revenue, amount, currency_code=code)
 
     async def talk(parts: LedgerParts) -> None:
         assert await parts.transfers.create(simulation.tenant_id, [payment]) == [None]
 
-    moves = {wallet(user_id): -amount, REVENUE: amount}
+    moves = {wallet(user_id, code): -amount, revenue: amount}
     return Flow(name="pay", talk=talk, moves=moves, transfer_count=1), payment.transfer_id
 
 
 def fund(simulation: Simulation, user_id: str, amount: int) -> Flow:
-    """Put money into a wallet."""
-    transfer = wanted(simulation, CLEARING, wallet(user_id), amount)
+    """Put money into a wallet, in cash at a counter."""
+    transfer = wanted(simulation, FLOAT, wallet(user_id), amount)
 
     async def talk(parts: LedgerParts) -> None:
         assert await parts.transfers.create(simulation.tenant_id, [transfer]) == [None]
 
-    moves = {CLEARING: -amount, wallet(user_id): amount}
+    moves = {FLOAT: -amount, wallet(user_id): amount}
     return Flow(name="fund", talk=talk, moves=moves, transfer_count=1)
 
 
@@ -81,12 +84,19 @@ def settle(
     async def talk(parts: LedgerParts) -> None:
         await parts.transfers.settle(settlement)
 
-    return Flow(name=f"settle {method}", talk=talk, moves=moves, transfer_count=1)
+    return Flow(
+        name=f"settle {method}",
+        talk=talk,
+        moves=moves,
+        transfer_count=1,
+        trip=_completed(simulation, settlement),
+    )
 
 
 def settle_held(simulation: Simulation, passenger: str, driver: str, price: int) -> Flow:
     """Hold the fare when a trip is booked, and settle it from the hold when it ends."""
     commission = commission_of(price, COMMISSION_BASIS_POINTS)
+    trip_id = simulation.new_id()
     passenger_key, driver_key = wallet(passenger), wallet(driver)
     amounts = ((passenger_key, -price), (driver_key, price - commission), (REVENUE, commission))
     hold = wanted(
@@ -96,19 +106,28 @@ def settle_held(simulation: Simulation, passenger: str, driver: str, price: int)
         price,
         phase=Phase.PENDING,
         timeout=HOLD,
+        reference=f"trip/{trip_id}",
         postings=[
             Posting(key.account_id(simulation.tenant_id), key, amount)
             for key, amount in amounts
             if amount
         ],
     )
-    settlement = _settlement(simulation, passenger, driver, price, pending_id=hold.transfer_id)
+    settlement = _settlement(
+        simulation, passenger, driver, price, pending_id=hold.transfer_id, trip_id=trip_id
+    )
 
     async def talk(parts: LedgerParts) -> None:
         assert await parts.transfers.create(simulation.tenant_id, [hold]) == [None]
         await parts.transfers.settle(settlement)
 
-    return Flow(name="settle held", talk=talk, moves=dict(amounts), transfer_count=2)
+    return Flow(
+        name="settle held",
+        talk=talk,
+        moves=dict(amounts),
+        transfer_count=2,
+        trip=_completed(simulation, settlement),
+    )
 
 
 def two_phases(simulation: Simulation, user_id: str, held: int, posted: int) -> Flow:
@@ -154,6 +173,18 @@ def refund(simulation: Simulation, passenger: str, payment_id: str, back: int) -
     return Flow(name="refund", talk=talk, moves=moves, transfer_count=1)
 
 
+def _completed(simulation: Simulation, settlement: Settlement) -> ExpectedPayment:
+    return ExpectedPayment(
+        tenant_id=settlement.tenant_id,
+        trip_id=settlement.trip_id,
+        passenger_id=settlement.passenger_id,
+        payment_reference=f"trip/{settlement.trip_id}",
+        currency_code=settlement.currency_code,
+        amount_minor=settlement.price_minor,
+        complete_time=simulation.clock.now(),
+    )
+
+
 def _settlement(
     simulation: Simulation,
     passenger: str,
@@ -162,10 +193,11 @@ def _settlement(
     *,
     method: PaymentMethod = PaymentMethod.WALLET,
     pending_id: str = "",
+    trip_id: str = "",
 ) -> Settlement:
     return Settlement(
         tenant_id=simulation.tenant_id,
-        trip_id=simulation.new_id(),
+        trip_id=trip_id or simulation.new_id(),
         passenger_id=passenger,
         driver_id=driver,
         method=method,
