@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import cast
 from zoneinfo import ZoneInfo
 
 from google.protobuf.duration_pb2 import Duration
@@ -52,8 +51,8 @@ class SoldTrip:
         )
 
 
-async def sell_trip(edge: Edge, **terms: object) -> SoldTrip:
-    """Make a coach with a layout of its own that leaves in two days; `terms` say how it is sold."""
+async def sell_trip(edge: Edge, *, hold_seconds: int = 600) -> SoldTrip:
+    """Make a coach with a layout of its own that leaves in two days."""
     mark = uuid.uuid4().hex[:8]
     departs = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(days=2)
     async with edge.client(edge.mint.token("ADMIN")) as client:
@@ -62,7 +61,7 @@ async def sell_trip(edge: Edge, **terms: object) -> SoldTrip:
         )
         made = await client.booking.CreateTrip(
             pb.CreateTripRequest(
-                trip=_trip(layout.seat_layout_id, mark, departs, terms),
+                trip=_trip(layout.seat_layout_id, mark, departs, hold_seconds),
                 request_id=str(uuid.uuid4()),
             )
         )
@@ -111,17 +110,14 @@ async def call_off(edge: Edge, trip: SoldTrip) -> None:
 async def _hold(
     client: WayfareClient, trip: SoldTrip, seat_numbers: Sequence[str]
 ) -> hold_pb2.Hold:
-    return cast(
-        "hold_pb2.Hold",
-        await client.booking.HoldSeats(
-            pb.HoldSeatsRequest(
-                trip_id=trip.trip_id,
-                from_stop_id=trip.from_stop_id,
-                to_stop_id=trip.to_stop_id,
-                seats=pb.SeatNumbers(seat_numbers=seat_numbers),
-                request_id=str(uuid.uuid4()),
-            )
-        ),
+    return await client.booking.HoldSeats(
+        pb.HoldSeatsRequest(
+            trip_id=trip.trip_id,
+            from_stop_id=trip.from_stop_id,
+            to_stop_id=trip.to_stop_id,
+            seats=pb.SeatNumbers(seat_numbers=seat_numbers),
+            request_id=str(uuid.uuid4()),
+        )
     )
 
 
@@ -184,7 +180,7 @@ def _seats() -> Iterator[layout_pb2.Seat]:
             )
 
 
-def _trip(layout_id: str, mark: str, departs: datetime, terms: dict[str, object]) -> trip_pb2.Trip:
+def _trip(layout_id: str, mark: str, departs: datetime, hold_seconds: int) -> trip_pb2.Trip:
     places = (
         ("cairo", "Cairo, Ramses", 30.0626, 31.2497, timedelta()),
         ("sokhna", "Ain Sokhna", 29.6006, 32.3168, timedelta(hours=2, minutes=15)),
@@ -212,7 +208,9 @@ def _trip(layout_id: str, mark: str, departs: datetime, terms: dict[str, object]
             trip_pb2.ClassFare(seat_class_code=code, leg_prices=[_money(minor // 2)] * 2)
             for code, minor in fares.items()
         ],
-        sales_terms=trip_pb2.SalesTerms(**{"cancellation_fees": fees, **terms}),
+        sales_terms=trip_pb2.SalesTerms(
+            cancellation_fees=fees, hold_duration=Duration(seconds=hold_seconds)
+        ),
     )
 
 

@@ -5,7 +5,8 @@ import { LedgerService } from "../../gen/wayfare/ledger/v1/ledger_service_pb.js"
 import type { Session } from "../session.js";
 import { pauseBefore } from "../stream.js";
 
-const ATTEMPTS_MOST = 6;
+// About fifteen seconds in all.
+const ATTEMPTS_MOST = 8;
 
 export function bookings(session: Session): Client<typeof BookingService> {
   return session.client(BookingService);
@@ -23,7 +24,7 @@ export function isAway(error: ConnectError): boolean {
 }
 
 /**
- * Call until there is an answer, at most six times. Only for reads, and for writes whose request id is in `call`: if
+ * Call until there is an answer, at most eight times. Only for reads, and for writes whose request id is in `call`: if
  * an answer got lost, the repeated call gets it again and nothing happens twice.
  */
 export async function persist<Answer>(call: () => Promise<Answer>): Promise<Answer> {
