@@ -18,7 +18,7 @@ setup: ## Install everything into .venv (does nothing when it is current)
 demo: setup ## Replay 16 real bus runs through the whole stack and print what arrived; ends by itself
 	@wayfare demo
 
-web: setup ## Build the web map that the stack serves
+web: setup ## Build the web pages that the stack serves
 	@bash scripts/web.sh
 
 up: setup web ## Start the whole stack, print how to call it, stop it with Ctrl-C

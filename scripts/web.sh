@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the web map into clients/web/dist, which Envoy serves: types, TypeScript from the protos, the network, the bundle.
+# Builds the web pages into clients/web/dist, which Envoy serves: types, TypeScript from the protos, the network, the bundle.
 # Called by `make web`. A second run does nothing. Where there is no Node.js 20, one comes as a Python wheel into .tools/node.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,7 +7,7 @@ web=clients/web
 node_wheel=24.11.1
 
 stamp="$( { find "$web/src" proto data -type f | LC_ALL=C sort | xargs cat
-  cat "$web"/*.json "$web"/*.mjs "$web/index.html" scripts/web.sh scripts/web_network.py; } | cksum)"
+  cat "$web"/*.json "$web"/*.mjs "$web"/*.html scripts/web.sh scripts/web_network.py; } | cksum)"
 if [ "$(cat "$web/dist/.stamp" 2>/dev/null)" = "$stamp" ]; then exit 0; fi
 
 if ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null || ! command -v npm >/dev/null; then

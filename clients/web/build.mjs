@@ -1,4 +1,4 @@
-// Bundles the page into dist/, which Envoy serves. scripts/web.sh has made gen/ and dist/network.json before.
+// Bundles the pages into dist/, which Envoy serves. scripts/web.sh has made gen/ and dist/network.json before.
 import { copyFile, mkdir } from "node:fs/promises";
 import { build } from "esbuild";
 
@@ -11,11 +11,11 @@ const options = {
   sourcemap: false,
   logLevel: "warning",
 };
-await build({ ...options, entryPoints: { app: "src/main.ts" }, outdir: "dist" });
+await build({ ...options, entryPoints: { app: "src/main.ts", seats: "src/seats/main.ts" }, outdir: "dist" });
 // A file of its own: MapLibre's worker needs no permission beyond the page's own folder then.
 await build({
   ...options,
   entryPoints: { worker: "node_modules/maplibre-gl/dist/maplibre-gl-worker.mjs" },
   outdir: "dist",
 });
-await copyFile("index.html", "dist/index.html");
+for (const page of ["index.html", "seats.html"]) await copyFile(page, `dist/${page}`);

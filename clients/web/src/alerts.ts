@@ -1,6 +1,7 @@
 // What an administrator should see at once: calls for help, error rates, vehicles that enter or leave areas.
 import { AlertKind, type AlertUpdate } from "../gen/wayfare/location/v1/fleet_pb.js";
 import { GeofenceTransitionKind } from "../gen/wayfare/location/v1/geofence_pb.js";
+import { LocationService } from "../gen/wayfare/location/v1/location_service_pb.js";
 import type { Session } from "./session.js";
 import { follow } from "./stream.js";
 import { element, find, milliseconds, timeOfDay } from "./text.js";
@@ -17,7 +18,7 @@ export class AlertView {
   async run(session: Session, signal: AbortSignal): Promise<void> {
     let resumeToken = "";
     await follow<AlertUpdate>(
-      (connection) => session.location.followAlerts({ resumeToken }, { signal: connection }),
+      (connection) => session.client(LocationService).followAlerts({ resumeToken }, { signal: connection }),
       {
         message: (update) => {
           resumeToken = update.resumeToken || resumeToken;

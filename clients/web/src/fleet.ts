@@ -1,5 +1,6 @@
 // The fleet: every vehicle of the operator on the map and in a list.
 import type { FleetFrame, FleetVehicle } from "../gen/wayfare/location/v1/fleet_pb.js";
+import { LocationService } from "../gen/wayfare/location/v1/location_service_pb.js";
 import { TripStatus } from "../gen/wayfare/location/v1/trip_pb.js";
 import type { VehicleMap } from "./map.js";
 import type { Session } from "./session.js";
@@ -28,7 +29,7 @@ export class FleetView {
     this.section.hidden = false;
     let resumeToken = "";
     await follow<FleetFrame>(
-      (connection) => session.location.followFleet({ resumeToken }, { signal: connection }),
+      (connection) => session.client(LocationService).followFleet({ resumeToken }, { signal: connection }),
       {
         message: (frame) => {
           resumeToken = frame.resumeToken || resumeToken;

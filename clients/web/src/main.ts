@@ -1,15 +1,13 @@
 // Puts the page together: logging in, and what follows from it.
-import { ConnectError } from "@connectrpc/connect";
 import { AlertView } from "./alerts.js";
 import { FleetView } from "./fleet.js";
+import { askForSession, field, showConnection } from "./login.js";
 import { VehicleMap } from "./map.js";
 import { loadNetwork, stopNames } from "./network.js";
-import { Session } from "./session.js";
+import type { Session } from "./session.js";
 import { find } from "./text.js";
 import { TripView } from "./trip.js";
 import "./style.css";
-
-const TENANT_KEPT = "wayfare-tenant";
 
 class Page {
   private readonly map: VehicleMap;
@@ -30,15 +28,6 @@ class Page {
   }
 
   begin(): void {
-    const logIn = find<HTMLFormElement>("#log-in");
-    const fields = new URLSearchParams(location.search);
-    // A link may name the operator and the trip; who asks is said by logging in.
-    field(logIn, "tenant").value = fields.get("tenant") ?? localStorage.getItem(TENANT_KEPT) ?? "";
-    field(logIn, "tenant").closest("label")!.hidden = fields.has("tenant");
-    logIn.addEventListener("submit", (event) => {
-      event.preventDefault();
-      void this.logIn(logIn);
-    });
     const follow = find<HTMLFormElement>("#follow");
     follow.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -46,28 +35,7 @@ class Page {
     });
     find("#trip .close").addEventListener("click", () => this.unfollow());
     find("#log-out").addEventListener("click", () => void this.logOut());
-    const resumed = Session.resumed();
-    if (resumed !== undefined) this.enter(resumed);
-  }
-
-  private async logIn(form: HTMLFormElement): Promise<void> {
-    const refusal = find<HTMLElement>(".refusal", form);
-    const button = find<HTMLButtonElement>("button", form);
-    refusal.hidden = true;
-    button.disabled = true;
-    try {
-      const tenant = field(form, "tenant").value.trim();
-      const phone = field(form, "phone").value.replace(/[\s()-]/g, "");
-      const session = await Session.logIn(tenant, phone, field(form, "password").value);
-      localStorage.setItem(TENANT_KEPT, tenant);
-      field(form, "password").value = "";
-      this.enter(session);
-    } catch (error) {
-      refusal.textContent = ConnectError.from(error).rawMessage;
-      refusal.hidden = false;
-    } finally {
-      button.disabled = false;
-    }
+    askForSession((session) => this.enter(session));
   }
 
   private enter(session: Session): void {
@@ -79,7 +47,7 @@ class Page {
     const { signal } = this.everything;
     const choose = (tripId: string) => this.follow(tripId);
     if (session.seesFleet) {
-      this.fleet = new FleetView(this.map, choose, (state) => showState(state));
+      this.fleet = new FleetView(this.map, choose, (state) => showConnection(state));
       void this.fleet.run(session, signal);
     }
     if (session.seesAlerts) void new AlertView(choose).run(session, signal);
@@ -95,7 +63,7 @@ class Page {
       this.map,
       this.names,
       (vehicleId) => this.fleet?.mark(vehicleId),
-      (state) => showState(state),
+      (state) => showConnection(state),
     );
     const signal = AbortSignal.any([this.oneTrip.signal, this.everything.signal]);
     void this.trip.run(this.session, tripId, signal);
@@ -114,19 +82,6 @@ class Page {
     await this.session?.logOut();
     location.reload();
   }
-}
-
-function field(form: HTMLFormElement, name: string): HTMLInputElement {
-  return find<HTMLInputElement>(`[name=${name}]`, form);
-}
-
-function showState(state: "connecting" | "live" | "lost"): void {
-  const words = { connecting: "connecting…", live: "live", lost: "connection lost, trying again" };
-  const shown = find<HTMLElement>("#connection");
-  // A status that is announced again with every position would never stop talking.
-  if (shown.dataset["state"] === state) return;
-  shown.dataset["state"] = state;
-  shown.textContent = words[state];
 }
 
 new Page(await loadNetwork()).begin();

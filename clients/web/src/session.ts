@@ -1,10 +1,9 @@
 // Who is logged in. Tokens live in memory and, for a reload, in this tab's session storage: never in a URL or a cookie.
-import { create } from "@bufbuild/protobuf";
+import { create, type DescService } from "@bufbuild/protobuf";
 import { type Client, Code, ConnectError, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { IdentityService, LogInRequestSchema } from "../gen/wayfare/identity/v1/identity_service_pb.js";
 import type { Session as Tokens } from "../gen/wayfare/identity/v1/session_pb.js";
-import { LocationService } from "../gen/wayfare/location/v1/location_service_pb.js";
 import { Role } from "../gen/wayfare/policy/v1/policy_pb.js";
 
 const KEPT = "wayfare-session";
@@ -20,20 +19,19 @@ interface Kept {
 
 /** Is a logged-in person: calls with a fresh access token. */
 export class Session {
-  readonly location: Client<typeof LocationService>;
+  private readonly transport: Transport;
   private refreshing: Promise<void> | undefined;
 
   private constructor(
     private readonly identity: Client<typeof IdentityService>,
     private kept: Kept,
   ) {
-    const transport = transportOf([
+    this.transport = transportOf([
       (next) => async (request) => {
         request.header.set("authorization", `Bearer ${await this.accessToken()}`);
         return next(request);
       },
     ]);
-    this.location = createClient(LocationService, transport);
   }
 
   /** Log in; throws ConnectError with the server's sentence when it refuses. */
@@ -48,6 +46,11 @@ export class Session {
     const text = sessionStorage.getItem(KEPT);
     if (text === null) return undefined;
     return new Session(createClient(IdentityService, transportOf([])), JSON.parse(text) as Kept);
+  }
+
+  /** Return what calls a service as this person. A page names only what it needs, and is no larger. */
+  client<Service extends DescService>(service: Service): Client<Service> {
+    return createClient(service, this.transport);
   }
 
   /** Say whether the fleet may be seen, and the alerts. */

@@ -1,4 +1,5 @@
 // One followed trip: where the vehicle is, what it does at its stops, and when it is expected at the next ones.
+import { LocationService } from "../gen/wayfare/location/v1/location_service_pb.js";
 import type { Position } from "../gen/wayfare/location/v1/position_pb.js";
 import { TripStatus } from "../gen/wayfare/location/v1/trip_pb.js";
 import { type StopEta, StopProgressKind, type TripUpdate } from "../gen/wayfare/location/v1/trip_update_pb.js";
@@ -36,7 +37,7 @@ export class TripView {
     let resumeToken = "";
     try {
       await follow<TripUpdate>(
-        (connection) => session.location.followTrip({ tripId, resumeToken }, { signal: connection }),
+        (connection) => session.client(LocationService).followTrip({ tripId, resumeToken }, { signal: connection }),
         {
           message: (update) => {
             resumeToken = update.resumeToken || resumeToken;
