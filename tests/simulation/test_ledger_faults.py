@@ -36,7 +36,7 @@ FULL = os.environ.get("WAYFARE_SIMULATION_FULL", "") == "1"
 CALLS_MAX = 400
 # Two transactions, each of a BEGIN, a session, a statement, a COMMIT and a reset.
 CALLS_LEAST = 10
-# How many calls of a long flow are passed over by day; not a multiple of how many kinds there are.
+# By day one of so many calls of a long flow is cut; not a multiple of how many kinds there are.
 STRIDE = 17
 TIMEOUT = 3_600 if FULL else 300 + SECONDS
 
@@ -116,7 +116,7 @@ def withdraw_raced(simulation: Simulation, passenger: str, driver: str) -> Flow:
     return withdrawals.withdraw_raced(simulation, passenger, 200)
 
 
-# Of many calls; by day every so many is cut.
+# Of many calls; by day one of so many is cut.
 LONG_FLOWS = (
     deposit,
     deposit_late,
@@ -128,6 +128,8 @@ LONG_FLOWS = (
     withdraw_rejected,
     withdraw_raced,
 )
+
+ABANDONED = (settle_held, deposit, deposit_raced, withdraw, withdraw_raced)
 
 
 def cuts(*, stride: int = 1) -> Iterator[tuple[int, Cut]]:
@@ -162,6 +164,21 @@ async def test_every_call_may_be_cut(
         await simulation.do(flows.fund(simulation, passenger, 1_000_000))
         for at, cut in cuts(stride=STRIDE if make in LONG_FLOWS else 1):
             if not await simulation.do(make(simulation, passenger, driver), [(at, cut)]):
+                break
+        await simulation.check_events()
+    assert at >= CALLS_LEAST
+
+
+@pytest.mark.parametrize("make", ABANDONED)
+async def test_what_a_client_never_comes_back_to_is_done_or_undone(
+    simulation: Simulation, make: Callable[[Simulation, str, str], Flow]
+) -> None:
+    passenger, driver = simulation.new_id(), simulation.new_id()
+    with replayable(simulation):
+        await simulation.do(flows.fund(simulation, passenger, 1_000_000))
+        for at, cut in cuts(stride=STRIDE):
+            flow = make(simulation, passenger, driver)
+            if not await simulation.do(flow, [(at, cut)], gives_up=True):
                 break
         await simulation.check_events()
     assert at >= CALLS_LEAST
