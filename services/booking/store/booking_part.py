@@ -1,6 +1,5 @@
 """Reads and writes bookings in the transaction that changes their seats. A part of seat batches."""
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -61,7 +60,7 @@ class BookingPart:
                 if isinstance(one, Cancelling):
                     cancelling.append(one.booking_id)
             elif isinstance(one, Override):
-                ids.update(_booked_on(turn, one.seat_number))
+                ids.update(_bookings_on(turn, one.seat_number))
                 trip_ids.add(one.trip_id)
         if not ids:
             return known
@@ -111,13 +110,20 @@ class BookingPart:
             await tickets.revoke(connection, early, now=now)
         if issued:
             await tickets.insert(connection, tenant_id, issued)
+        for row in rows:
+            if row.issued and row.revoked:
+                await tickets.hand_on_use(connection, row.revoked, row.issued)
         if again:
             await tickets.revoke(connection, list(again), now=now)
 
 
-def _booked_on(turn: TripTurn, seat_number: str) -> Counter[str]:
-    return Counter(
-        claim.owner_id
-        for claim in turn.seats.claims(seat_number)
-        if claim.state is SeatState.BOOKED
-    )
+def _bookings_on(turn: TripTurn, seat_number: str) -> set[str]:
+    """Return the bookings that have the seat, or pay for it."""
+    found = set()
+    for claim in turn.seats.claims(seat_number):
+        if claim.state is SeatState.BOOKED:
+            found.add(claim.owner_id)
+        hold = turn.seats.holds.get(claim.owner_id)
+        if hold is not None and hold.booking_id:
+            found.add(hold.booking_id)
+    return found

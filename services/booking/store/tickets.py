@@ -1,7 +1,7 @@
 """Keeps tickets. Implements ports.tickets.TicketStore.
 
-`insert` and `revoke` run in the transaction of whoever confirms, changes or cancels a booking, who
-has locked the trip's row.
+`insert`, `revoke` and `hand_on_use` run in the transaction of whoever confirms, changes or cancels
+a booking, who has locked the trip's row.
 """
 
 from collections.abc import Sequence
@@ -44,6 +44,14 @@ WITH revoked AS (
 INSERT INTO booking.ticket_revocations (ticket_id, tenant_id, trip_id, end_time, revoke_time)
 SELECT ticket_id, tenant_id, trip_id, end_time, $2 FROM revoked ORDER BY ticket_id
 RETURNING ticket_id::text
+"""
+
+_HAND_ON_USE = """
+UPDATE booking.tickets new SET use_scan_id = old.use_scan_id, use_device_id = old.use_device_id,
+  use_stop_index = old.use_stop_index, use_time = old.use_time
+FROM booking.tickets old
+WHERE new.ticket_id = ANY ($2::uuid[]) AND old.ticket_id = ANY ($1::uuid[])
+  AND old.passenger_id = new.passenger_id AND old.use_scan_id IS NOT NULL
 """
 
 # Where every transaction before has ended; see the table.
@@ -89,6 +97,14 @@ async def revoke(
     """Revoke tickets in the open transaction; return those that were good before."""
     rows = await connection.fetch(_REVOKE, list(ticket_ids), now)
     return [row[0] for row in rows]
+
+
+async def hand_on_use(
+    connection: "Connection", old_ids: Sequence[str], tickets: Sequence[IssuedTicket]
+) -> None:
+    """Let new tickets be used as the passengers' old ones are: who is on board stays there."""
+    new_ids = [ticket.ticket_id for ticket in tickets]
+    await connection.execute(_HAND_ON_USE, list(old_ids), new_ids)
 
 
 class PostgresTicketStore:
