@@ -12,7 +12,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from services.shared.clock import SystemClock
 from services.shared.errors import DependencyUnavailableError
-from services.shared.postgres import Database, Session, open_database
+from services.shared.postgres import Database, Session, open_database, savepoint
 from services.shared.rpc.caller import Caller, CallerKind
 from services.shared.rpc.gathered_hits import GatheredHits
 from services.shared.rpc.policy import Idempotency, LimitSubject, MethodRule, RateLimitRule
@@ -211,6 +211,24 @@ async def test_a_transaction_carries_who_it_is_for(database: Database) -> None:
     session = Session(tenant_id=new_id(), user_id=new_id(), role="ADMIN")
     async with database.transaction(session) as connection:
         assert await settings_of(connection) == [session.tenant_id, session.user_id, "ADMIN"]
+
+
+async def test_who_it_is_for_is_never_read_as_sql(database: Database) -> None:
+    odd = "x'; SET LOCAL app.role = 'ADMIN'; --"
+    async with database.transaction(Session(tenant_id=odd, user_id="ß\\'")) as connection:
+        assert await settings_of(connection) == [odd, "ß\\'", ""]
+
+
+async def test_a_savepoint_undoes_only_what_is_inside(database: Database) -> None:
+    async with database.transaction(Session(role="SERVICE")) as connection:
+        with pytest.raises(ZeroDivisionError):
+            async with savepoint(connection):
+                await connection.execute("SET LOCAL app.role = 'ADMIN'")
+                raise ZeroDivisionError
+        assert await settings_of(connection) == ["", "", "SERVICE"]
+        async with savepoint(connection):
+            await connection.execute("SET LOCAL app.user_id = 'ada'")
+        assert await settings_of(connection) == ["", "ada", "SERVICE"]
 
 
 async def test_the_next_transaction_of_a_connection_is_for_nobody_else(database: Database) -> None:
