@@ -1,15 +1,14 @@
 """Counts calls in Valkey many at a time. Used by rate_limits.py.
 
-A round trip costs a process more than counting does, so what comes while two are under way waits
-for the next. One script counts all of them, each as the `limits` library counts it: under the same
-keys, by the same steps (its acquire_sliding_window.lua), so that the library's reading of a window
-stays right.
+A round trip costs a process more than counting does. One script counts all calls of one, each as
+the `limits` library counts it: under the same keys, by the same steps (its
+acquire_sliding_window.lua), so that the library's reading of a window stays right.
 """
 
-import asyncio
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
+from services.shared.gathering import Gathering
 from services.shared.valkey import Valkey
 
 _SCRIPT = """
@@ -47,16 +46,12 @@ end
 return passed
 """
 _PREFIX = "LIMITS"
-_AT_ONCE_MAX = 500
-_TRIPS_MAX = 2
 
 
-@dataclass(slots=True)
-class _Hit:
+class _Hit(NamedTuple):
     key: str
     limit: int
     window_seconds: int
-    passed: "asyncio.Future[bool]" = field(repr=False)
 
 
 class GatheredHits:
@@ -65,66 +60,20 @@ class GatheredHits:
     def __init__(self, valkey: Valkey) -> None:
         """Count by the client `valkey`."""
         self._script: Any = cast("Any", valkey).register_script(_SCRIPT)
-        self._waiting: list[_Hit] = []
-        self._trips: set[asyncio.Task[None]] = set()
-        self._scheduled = False
+        self._hits = Gathering[_Hit, bool](self._count)
 
     async def hit(self, key: str, *, limit: int, window_seconds: int) -> bool:
         """Count a call under the library's `key`; say whether it was within the limit.
 
         Raises one of VALKEY_AWAY; then it was counted or not.
         """
-        loop = asyncio.get_running_loop()
-        hit = _Hit(key, limit, window_seconds, loop.create_future())
-        self._waiting.append(hit)
-        if not self._scheduled and len(self._trips) < _TRIPS_MAX:
-            # Not at once: others of this turn of the loop come along.
-            self._scheduled = True
-            loop.call_soon(self._depart)
-        return await hit.passed
+        return await self._hits.ask(_Hit(key, limit, window_seconds))
 
-    def _depart(self) -> None:
-        self._scheduled = False
-        # Whoever went away while waiting is not counted.
-        hits = [one for one in self._waiting[:_AT_ONCE_MAX] if not one.passed.done()]
-        del self._waiting[:_AT_ONCE_MAX]
-        if hits:
-            trip = asyncio.get_running_loop().create_task(self._travel(hits))
-            self._trips.add(trip)
-            trip.add_done_callback(self._arrive)
-
-    def _arrive(self, trip: "asyncio.Task[None]") -> None:
-        self._trips.discard(trip)
-        if self._waiting and not self._scheduled:
-            self._depart()
-
-    async def _travel(self, hits: list[_Hit]) -> None:
+    async def _count(self, hits: Sequence[_Hit]) -> list[bool]:
         keys: list[str] = []
         limits: list[int] = []
-        for hit in hits:
-            current = f"{_PREFIX}:{{{hit.key}}}"
+        for key, limit, window_seconds in hits:
+            current = f"{_PREFIX}:{{{key}}}"
             keys += (f"{current}/-1", current)
-            limits += (hit.limit, hit.window_seconds)
-        try:
-            answers = await self._script(keys, limits)
-        except BaseException as error:
-            for hit in hits:
-                if not hit.passed.done():
-                    hit.passed.set_exception(_of_its_own(error))
-            if not isinstance(error, Exception):
-                raise
-            return
-        for hit, passed in zip(hits, answers, strict=True):
-            if not hit.passed.done():
-                hit.passed.set_result(passed == 1)
-
-
-def _of_its_own(error: BaseException) -> BaseException:
-    """Return an error for one waiter: an exception object must not be raised in many tasks."""
-    if isinstance(error, asyncio.CancelledError):
-        return ConnectionError("the process stops")
-    if not isinstance(error, Exception):
-        return ConnectionError(type(error).__name__)
-    own = type(error)(*error.args)
-    own.__cause__ = error
-    return own
+            limits += (limit, window_seconds)
+        return [passed == 1 for passed in await self._script(keys, limits)]
