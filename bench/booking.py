@@ -163,13 +163,18 @@ Scenario = Callable[[Rows, Booking, AsyncExitStack, argparse.Namespace], Awaitab
 SCENARIOS: Mapping[str, Scenario] = {"holds": measure_holds, "watchers": measure_watchers}
 
 
+def _stack_options(options: argparse.Namespace) -> StackOptions:
+    settings = dict(text.split("=", 1) for text in options.set)
+    return StackOptions(location_processes=1, settings={"booking": settings})
+
+
 async def run(options: argparse.Namespace, console: Console) -> None:
     """Run scenarios, each on a stack of its own, and print the figures."""
     machine = describe_machine()
     console.print("machine: " + ", ".join(f"{name} {value}" for name, value in machine.items()))
     for name in options.scenarios or SCENARIOS:
         async with (
-            EmbeddedStack(options=StackOptions(location_processes=1)) as stack,
+            EmbeddedStack(options=_stack_options(options)) as stack,
             AsyncExitStack() as exits,
         ):
             rows = Rows(stack, console)
@@ -190,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=int, default=10, help="how long a steady load goes on")
     parser.add_argument("--watchers", type=int, default=1_000, help="watchers of the trip")
     parser.add_argument("--changes-per-second", type=int, default=2, help="changes of the trip")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of booking"
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(parser.parse_args(arguments), Console(width=160)))
 

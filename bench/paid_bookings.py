@@ -284,7 +284,11 @@ async def run(options: argparse.Namespace, console: Console) -> None:
     machine = describe_machine()
     console.print("machine: " + ", ".join(f"{name} {value}" for name, value in machine.items()))
     table = Table("scenario", "bookings/s", "p50 ms", "p99 ms", "CPU µs each")
-    async with EmbeddedStack(options=StackOptions(location_processes=1)) as stack:
+    settings = dict(text.split("=", 1) for text in options.set)
+    stack_options = StackOptions(
+        location_processes=1, settings={"booking": settings, "ledger": settings}
+    )
+    async with EmbeddedStack(options=stack_options) as stack:
         shop = Shop(stack)
         try:
             first = await shop.purchases(options.count)
@@ -316,6 +320,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--callers", type=int, default=100, help="passengers at once")
     parser.add_argument("--per-second", type=int, default=400, help="bookings a second")
     parser.add_argument("--seconds", type=int, default=15, help="how long that goes on")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of booking and ledger",
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(parser.parse_args(arguments), Console(width=160)))
 

@@ -2,17 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from google.protobuf.empty_pb2 import Empty
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from services.shared.clock import SystemClock
 from services.shared.errors import DependencyUnavailableError
-from services.shared.postgres import Database, Session, open_database
+from services.shared.postgres import Database, Session, open_database, savepoint
 from services.shared.rpc.caller import Caller, CallerKind
+from services.shared.rpc.gathered_hits import GatheredHits
 from services.shared.rpc.policy import Idempotency, LimitSubject, MethodRule, RateLimitRule
 from services.shared.rpc.rate_limits import RateLimitedError, RateLimiter, ValkeyRateLimiter
+from services.shared.valkey import open_valkey
 from tests.support.location_values import new_id
 from tests.support.stack_fixtures import TestDatabase
 
@@ -106,6 +112,69 @@ async def test_an_api_key_has_its_own_limit(limiter: ValkeyRateLimiter) -> None:
     assert await passed(limiter, caller, a_rule(at_most(100)), 5) == 2
 
 
+async def test_calls_that_are_counted_together_pass_as_often_as_the_limit_says(
+    limiter: ValkeyRateLimiter,
+) -> None:
+    rule, narrow = a_rule(at_most(7)), a_rule(at_most(3), path="/p/Narrow")
+
+    counts = await asyncio.gather(
+        *(passed(limiter, USER, rule, 1) for _ in range(40)),
+        *(passed(limiter, OTHER, narrow, 1) for _ in range(40)),
+    )
+
+    assert (sum(counts[:40]), sum(counts[40:])) == (7, 3)
+
+
+async def test_who_goes_away_keeps_nobody_else_from_being_counted(
+    limiter: ValkeyRateLimiter,
+) -> None:
+    rule = a_rule(at_most(5))
+    impatient = [asyncio.create_task(limiter.check(USER, rule)) for _ in range(3)]
+    patient = [asyncio.create_task(limiter.check(OTHER, rule)) for _ in range(3)]
+    await asyncio.sleep(0)
+
+    for one in impatient:
+        one.cancel()
+
+    assert await asyncio.gather(*patient) == [None] * 3
+    assert await passed(limiter, OTHER, rule, 5) == 2
+
+
+async def test_gathered_calls_are_counted_as_the_library_counts(valkey_url: str) -> None:
+    """Also when a window has passed, and weighs for the half of it that is still within reach."""
+    client = open_valkey(valkey_url, cluster=False)
+    storage = RedisStorage(
+        "async+redis://", implementation="redispy", connection_pool=client.connection_pool
+    )
+    library, item = SlidingWindowCounterRateLimiter(storage), RateLimitItemPerSecond(6, 60)
+    gathered = GatheredHits(client)
+
+    async def by_library(name: str) -> bool:
+        return await library.hit(item, name)
+
+    async def by_gathered(name: str) -> bool:
+        return await gathered.hit(item.key_for(name), limit=6, window_seconds=60)
+
+    ways = {
+        "library": [by_library] * 8,
+        "gathered": [by_gathered] * 8,
+        "both": [by_library, by_gathered] * 4,
+    }
+    passed_by: dict[str, list[int]] = {}
+    try:
+        for name, hits in ways.items():
+            first = sum([await hit(name) for hit in hits])
+            await client.pexpire(f"LIMITS:{{{item.key_for(name)}}}", 29_500)
+            second = sum([await hit(name) for hit in hits])
+            left = (await library.get_window_stats(item, name)).remaining
+            passed_by[name] = [first, second, left]
+    finally:
+        await client.aclose()
+
+    assert passed_by["library"] == [6, 4, 0]
+    assert passed_by["gathered"] == passed_by["both"] == passed_by["library"]
+
+
 async def test_two_processes_count_together(limiter: ValkeyRateLimiter, valkey_url: str) -> None:
     other, rule = (
         ValkeyRateLimiter(valkey_url, cluster=False, clock=SystemClock()),
@@ -143,6 +212,24 @@ async def test_a_transaction_carries_who_it_is_for(database: Database) -> None:
     session = Session(tenant_id=new_id(), user_id=new_id(), role="ADMIN")
     async with database.transaction(session) as connection:
         assert await settings_of(connection) == [session.tenant_id, session.user_id, "ADMIN"]
+
+
+async def test_who_it_is_for_is_never_read_as_sql(database: Database) -> None:
+    odd = "x'; SET LOCAL app.role = 'ADMIN'; --"
+    async with database.transaction(Session(tenant_id=odd, user_id="ß\\'")) as connection:
+        assert await settings_of(connection) == [odd, "ß\\'", ""]
+
+
+async def test_a_savepoint_undoes_only_what_is_inside(database: Database) -> None:
+    async with database.transaction(Session(role="SERVICE")) as connection:
+        with suppress(ZeroDivisionError):
+            async with savepoint(connection):
+                await connection.execute("SET LOCAL app.role = 'ADMIN'")
+                raise ZeroDivisionError
+        assert await settings_of(connection) == ["", "", "SERVICE"]
+        async with savepoint(connection):
+            await connection.execute("SET LOCAL app.user_id = 'ada'")
+        assert await settings_of(connection) == ["", "ada", "SERVICE"]
 
 
 async def test_the_next_transaction_of_a_connection_is_for_nobody_else(database: Database) -> None:

@@ -15,6 +15,7 @@ from services.booking.store.holds import hold_of
 from services.booking.store.seat_batch import PostgresSeatBatch, StorePart
 from services.booking.store.trip_rows import COLUMNS as TRIP_COLUMNS
 from services.booking.store.trip_rows import with_stops
+from services.shared.gathering import Gathering
 from services.shared.postgres import Database, Session
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _SWEEPER = Session(role="SWEEPER")
 
 _TRIPS = f"SELECT {TRIP_COLUMNS} FROM booking.trips t WHERE t.trip_id = ANY ($1::uuid[])"  # noqa: S608 - constants of ours
-_HOLD = f"SELECT {HOLD_COLUMNS} FROM booking.holds WHERE hold_id = $1"  # noqa: S608 - constants of ours
+_HOLDS = f"SELECT {HOLD_COLUMNS} FROM booking.holds WHERE hold_id = ANY ($1::uuid[])"  # noqa: S608 - constants of ours
 _LIVE = f"""
 SELECT {HOLD_COLUMNS} FROM booking.holds
 WHERE user_id = $1 AND state IN ('ACTIVE', 'PAYING') AND expire_time > $2
@@ -53,6 +54,7 @@ class PostgresSeatStore:
         self._database = database
         self._layouts = layouts
         self._parts = {part.name: part for part in parts}
+        self._found = Gathering[tuple[str, str], Hold | None](self._find_holds)
 
     @asynccontextmanager
     async def batch(self, tenant_id: str) -> AsyncIterator[SeatBatch]:
@@ -63,9 +65,18 @@ class PostgresSeatStore:
 
     async def find_hold(self, tenant_id: str, hold_id: str) -> Hold | None:
         """Return a hold of the tenant, or None."""
-        async with self._database.transaction(_service(tenant_id)) as connection:
-            row = await connection.fetchrow(_HOLD, hold_id)
-        return None if row is None else hold_of(row)
+        return await self._found.ask((tenant_id, hold_id))
+
+    async def _find_holds(self, wanted: Sequence[tuple[str, str]]) -> list[Hold | None]:
+        by_tenant: dict[str, list[str]] = {}
+        for tenant_id, hold_id in wanted:
+            by_tenant.setdefault(tenant_id, []).append(hold_id)
+        found: dict[tuple[str, str], Hold] = {}
+        for tenant_id, hold_ids in by_tenant.items():
+            async with self._database.transaction(_service(tenant_id)) as connection:
+                rows = await connection.fetch(_HOLDS, hold_ids)
+            found |= {(tenant_id, row["hold_id"]): hold_of(row) for row in rows}
+        return [found.get(one) for one in wanted]
 
     async def live_holds(
         self,

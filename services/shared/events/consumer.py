@@ -20,7 +20,7 @@ from services.shared.events.failures import Failures, describe_failure
 from services.shared.events.inbox import PRUNED_MOST, Inbox
 from services.shared.events.lag import consumer_lag, oldest_not_taken
 from services.shared.events.streams import PARTITIONS, order_of, stream_key
-from services.shared.postgres import Database, Session
+from services.shared.postgres import Database, Session, savepoint
 from services.shared.tasks import HeldTasks
 from services.shared.valkey import VALKEY_AWAY, Valkey
 from wayfare.event.v1.envelope_pb2 import Envelope
@@ -217,7 +217,7 @@ class EventConsumer:
     async def _tried(self, connection: "Connection", events: Sequence[Envelope]) -> str:
         """Handle events; return "", or what went wrong with nothing done."""
         try:
-            async with connection.transaction():
+            async with savepoint(connection):
                 await self._handle(connection, events)
         except (DependencyUnavailableError, OSError):
             raise

@@ -1,7 +1,8 @@
 """Counts calls by the contract's limits in Valkey, with the `limits` library."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, NoReturn, Protocol
 
 import structlog
 from limits import RateLimitItemPerSecond
@@ -12,6 +13,7 @@ from limits.storage import storage_from_string
 from services.shared.clock import Clock
 from services.shared.errors import DomainError, Kind
 from services.shared.rpc.caller import Caller, CallerKind
+from services.shared.rpc.gathered_hits import GatheredHits
 from services.shared.rpc.policy import LimitSubject, MethodRule, RateLimitRule
 from services.shared.valkey import VALKEY_AWAY, nodes_of, open_pool
 
@@ -65,6 +67,9 @@ class ValkeyRateLimiter:
         if not isinstance(storage, Storage):
             raise TypeError(f"{type(storage).__name__} is not an asynchronous storage")
         self._storage = storage
+        # The library opens the client, and offers no other way to it.
+        self._client: Any = storage.bridge.storage  # type: ignore[attr-defined]  # RedisStorage has it
+        self._gathered = None if cluster else GatheredHits(self._client)
         self._shared = SlidingWindowCounterRateLimiter(storage)
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
 
@@ -74,30 +79,48 @@ class ValkeyRateLimiter:
             return
         for limit, key in _limits_for(caller, rule):
             try:
-                await self._hit(self._shared, limit, key)
+                await self._hit_shared(limit, key)
             except VALKEY_AWAY as error:
                 _log.warning("rate_limit_degraded", error=type(error).__name__)
                 await self._hit(self._local, limit, key)
 
     async def close(self) -> None:
         """Close the connections to Valkey."""
-        # The library opens the client and offers no way to close it.
-        client: Any = self._storage.bridge.storage  # type: ignore[attr-defined]  # RedisStorage has it
-        await client.aclose()
+        await self._client.aclose()
         if self._pool is not None:
             await self._pool.aclose()
+
+    async def _hit_shared(self, limit: RateLimitRule, key: Sequence[str]) -> None:
+        if self._gathered is None:
+            await self._hit(self._shared, limit, key)
+            return
+        passed = await self._gathered.hit(
+            _item_of(limit).key_for(*key),
+            limit=limit.max_requests,
+            window_seconds=limit.window_seconds,
+        )
+        if not passed:
+            await self._refuse(self._shared, limit, key)
 
     async def _hit(
         self, limiter: SlidingWindowCounterRateLimiter, limit: RateLimitRule, key: Sequence[str]
     ) -> None:
-        item = RateLimitItemPerSecond(limit.max_requests, limit.window_seconds, namespace="rate")
-        if await limiter.hit(item, *key):
-            return
-        stats = await limiter.get_window_stats(item, *key)
+        if not await limiter.hit(_item_of(limit), *key):
+            await self._refuse(limiter, limit, key)
+
+    async def _refuse(
+        self, limiter: SlidingWindowCounterRateLimiter, limit: RateLimitRule, key: Sequence[str]
+    ) -> NoReturn:
+        stats = await limiter.get_window_stats(_item_of(limit), *key)
         wait_seconds = stats.reset_time - self._clock.now().timestamp()
         raise RateLimitedError(
             limit, retry_after_seconds=min(max(wait_seconds, 0.1), limit.window_seconds)
         )
+
+
+@lru_cache(1_000)
+def _item_of(limit: RateLimitRule) -> RateLimitItemPerSecond:
+    return RateLimitItemPerSecond(limit.max_requests, limit.window_seconds, namespace="rate")
 
 
 def _limits_for(
