@@ -3,7 +3,12 @@
 A file that others import from comes before them, so that pytest rewrites its asserts.
 """
 
+import os
+
 from hypothesis import settings
+
+# Workers of a parallel run are given 80 columns; commands are tested as without a terminal.
+os.environ.pop("COLUMNS", None)
 
 pytest_plugins = [
     "tests.support.stack_fixtures",

@@ -132,13 +132,14 @@ async def test_a_person_sees_trips_and_of_their_crew_themselves(booking_rows: Co
     assert await counts(booking_rows) == {**seen, "trip_crew": 1}
 
 
-async def test_the_sweeper_sees_events_and_requests_of_all(booking_rows: Connection) -> None:
+async def test_the_sweeper_sees_events_requests_and_trips_of_all(booking_rows: Connection) -> None:
     await act(booking_rows, tenant="", role="SWEEPER")
 
     assert await counts(booking_rows) == {
         **dict.fromkeys(TABLES, 0),
         "events": 1,
         "requests": 1,
+        "trips": 1,
     }
 
 
