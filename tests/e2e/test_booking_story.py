@@ -26,7 +26,7 @@ from tests.support.e2e_passengers import (
     passengers,
     seats_in,
     somebody,
-    until_paid,
+    until_payment,
     wanted,
 )
 from tests.support.e2e_speakers import (
@@ -235,7 +235,7 @@ async def test_from_the_sign_up_to_the_end_of_the_trip(
     )
     # Of this trip alone: others share the operator.
     assert f"trip/{made.trip_id}" not in {one.subject for one in report.discrepancies}
-    ended = await until_paid(nour, booking.booking_id)
+    ended = await until_payment(nour, booking.booking_id, booking_pb2.PAYMENT_STATE_PAID)
     assert ended.state == CONFIRMED
     assert ended.journey.trip_status == trip_pb2.TRIP_STATUS_COMPLETED
     paid = await nour.ask("ledger", "GetTransfer", transfer_id=ended.payment.transfer_id)

@@ -32,14 +32,14 @@ def passengers(*seats: str) -> list[booking_pb2.Passenger]:
     return [booking_pb2.Passenger(seat_number=one, full_name=f"Nour {one}") for one in seats]
 
 
-async def until_paid(nour: Caller, booking_id: str) -> booking_pb2.Booking:
-    """Wait until the ledger has posted the payment; return the booking."""
+async def until_payment(nour: Caller, booking_id: str, state: int) -> booking_pb2.Booking:
+    """Wait until the payment of a booking came to a state; return the booking."""
     async with asyncio.timeout(20):
         while True:
             found: booking_pb2.Booking = await nour.ask(
                 "booking", "GetBooking", booking_id=booking_id
             )
-            if found.payment.state == booking_pb2.PAYMENT_STATE_PAID:
+            if found.payment.state == state:
                 return found
             await asyncio.sleep(0.1)
 
