@@ -100,6 +100,11 @@ def event_of(tenant_id: str, report: Report, *, event_id: str) -> NewEvent:
     return NewEvent("reconciliation", report.reconciliation_id, 1, envelope.SerializeToString())
 
 
+def is_completed_trip(event: Envelope) -> bool:
+    """Say whether an event is of a completed trip: most of the others' are not."""
+    return event.payload.Is(TripCompleted.DESCRIPTOR)
+
+
 def expected_payments_of(events: Sequence[Envelope]) -> list[ExpectedPayment]:
     """Return what completed trips are expected to be paid; other events are passed over.
 

@@ -93,6 +93,7 @@ async def audit_parts(
             schema="ledger",
             valkey=streams,
             handle=take_completed_trips,
+            wants=audit_messages.is_completed_trip,
         )
         for source in _SOURCES
     ]

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from services.shared.events.streams import partition_of
 from tests.support.event_sample import (
     Sample,
     open_sample,
@@ -142,3 +143,30 @@ async def test_what_a_consumer_does_not_want_is_passed_over_and_not_remembered(
         await sample.until_effects({"mine": [1, 2]})
 
     assert await sample.admin.fetchval("SELECT count(*) FROM sample.event_inbox") == 2
+
+
+async def test_what_nobody_wants_costs_no_transaction_until_nothing_more_comes(
+    sample: Sample,
+) -> None:
+    consumer = sample.consumer(wants=lambda event: event.aggregate_id == "mine")
+    partition = partition_of("thing/other")
+
+    async def kept() -> str:
+        return str(
+            await sample.admin.fetchval(
+                "SELECT stream_id FROM sample.event_positions WHERE partition = $1", partition
+            )
+        )
+
+    relay = sample.relay()
+    await sample.write("other", [1, 2])
+    while not await relay.publish():
+        await asyncio.sleep(0.01)
+
+    after = await consumer.read(partition)
+    assert after not in (None, "0-0")
+    assert await kept() == "0-0"
+
+    assert await consumer.read(partition, after, wait_milliseconds=1) == after
+    assert await kept() == after
+    assert await sample.effects() == {}

@@ -8,22 +8,27 @@ from services.ledger.domain.transfers import Phase, Posting, Transfer
 if TYPE_CHECKING:
     import asyncpg
 
-# Of what resolved a pending transfer without posting it, the postings are what was pending.
+# Of what resolved a pending transfer without posting it, the postings are what was pending. Id by
+# id, because row-level security makes the planner expect one row, and it would go through all
+# transfers and accounts for each.
 TRANSFERS_WITH_POSTINGS = """
 SELECT t.transfer_id, t.phase, t.kind, t.currency_code, t.amount_minor, t.body_hash,
   t.reference, t.pending_id,
   t.refund_of, t.expire_time, t.create_time, p.account_ids, p.account_kinds, p.subjects, p.amounts
-FROM ledger.transfers t
+FROM unnest($1::uuid[]) AS wanted (id)
+CROSS JOIN LATERAL (
+  SELECT * FROM ledger.transfers WHERE transfer_id = wanted.id OFFSET 0) AS t
 CROSS JOIN LATERAL (
   SELECT array_agg(e.account_id ORDER BY e.posting_index) AS account_ids,
     array_agg(a.kind ORDER BY e.posting_index) AS account_kinds,
     array_agg(a.subject ORDER BY e.posting_index) AS subjects,
     array_agg(CASE WHEN e.layer = 'RELEASED' THEN -e.amount_minor ELSE e.amount_minor END
       ORDER BY e.posting_index) AS amounts
-  FROM ledger.entries e JOIN ledger.accounts a ON a.account_id = e.account_id
+  FROM ledger.entries e
+  CROSS JOIN LATERAL (
+    SELECT kind, subject FROM ledger.accounts WHERE account_id = e.account_id OFFSET 0) AS a
   WHERE e.transfer_id = t.transfer_id AND (t.phase <> 'POST' OR e.layer = 'POSTED')
 ) p
-WHERE t.transfer_id = ANY ($1::uuid[])
 """
 
 

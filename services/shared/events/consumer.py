@@ -7,7 +7,7 @@ go on. After the last try it is a dead letter.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ _READ_MOST = 500
 _BLOCK_MILLISECONDS = 1_000
 _AWAY_SECONDS = 1.0
 _TURN_SECONDS = 0.1
+_KEEP_SECONDS = 1.0
 _RETRY_IDLE_SECONDS = 0.2
 _PRUNE_SECONDS = 60.0
 _LAG_SECONDS = 5.0
@@ -93,6 +94,8 @@ class EventConsumer:
         self._inbox = Inbox(schema, consumer)
         self._lag = consumer_lag(consumer, source)
         self._takes = asyncio.Semaphore(_TAKES_AT_ONCE)
+        # Since when a partition's position in the database is behind what was passed over.
+        self._passed: dict[int, float] = {}
         self._turn = f"""
             SELECT stream_id FROM {schema}.event_positions
             WHERE consumer = $1 AND source = $2 AND partition = $3 FOR UPDATE SKIP LOCKED
@@ -143,12 +146,36 @@ class EventConsumer:
         answer = await self._valkey.xread(
             {stream_key(self._source, partition): after}, count=_READ_MOST, block=wait_milliseconds
         )
-        if not answer:
+        if answer:
+            entries = _entries_of(answer)
+        elif partition in self._passed:
+            entries = [(after, ())]
+        else:
             return after
-        entries = _entries_of(answer)
+        last = _text(_entry(entries[-1])[0])
+        if answer and self._passes_over(partition, entries):
+            return last
         async with self._takes:
             taken = await self.take(partition, entries)
-        return None if taken is None else _text(_entry(entries[-1])[0])
+        return None if taken is None else last
+
+    def _passes_over(self, partition: int, entries: Sequence[Any]) -> bool:
+        """Say whether nothing of this is wanted, nor worth a transaction that keeps the position.
+
+        It is kept once a second and when nothing comes. A process that ends before that passes over
+        the same events again.
+        """
+        if self._wants is None:
+            return False
+        now = asyncio.get_running_loop().time()
+        since = self._passed.setdefault(partition, now)
+        if now - since > _KEEP_SECONDS:
+            return False
+        return not any(
+            self._wants(Envelope.FromString(envelope))
+            for one in entries
+            for envelope in _entry(one)[1]
+        )
 
     async def _read_position(self, partition: int) -> str:
         place = (self._consumer, self._source, partition)
@@ -162,6 +189,7 @@ class EventConsumer:
         None if another process has the turn, and nothing was done.
         """
         place = (self._consumer, self._source, partition)
+        self._passed.pop(partition, None)
         async with self._database.transaction(_SWEEPER) as connection:
             position = await connection.fetchval(self._turn, *place)
             if position is None:
@@ -176,7 +204,9 @@ class EventConsumer:
             for event in events:
                 if self._wants is None or self._wants(event):
                     events_by_id.setdefault(event.event_id, event)
-            unseen = await self._inbox.claim(connection, list(events_by_id))
+            unseen: Collection[str] = ()
+            if events_by_id:
+                unseen = await self._inbox.claim(connection, list(events_by_id))
             wanted = [event for id_, event in events_by_id.items() if id_ in unseen]
             if wanted:
                 blocked = await self._failures.blocked(connection, {_aggregate(e) for e in wanted})
