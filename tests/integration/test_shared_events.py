@@ -130,6 +130,20 @@ async def test_a_consumer_that_is_cut_in_the_middle_goes_on_where_it_was(sample:
             await sample.until_effects_of(names[:100], 3)
 
 
+async def test_a_consumer_goes_on_after_what_nobody_foresaw(sample: Sample) -> None:
+    defects = [ZeroDivisionError("once")]
+
+    def wants(_event: Envelope) -> bool:
+        if defects:
+            raise defects.pop()
+        return True
+
+    async with running(sample.relay(), sample.consumer(wants=wants)):
+        await sample.write("thing", [1, 2])
+
+        await sample.until_effects({"thing": [1, 2]})
+
+
 async def test_what_a_consumer_does_not_want_is_passed_over_and_not_remembered(
     sample: Sample,
 ) -> None:

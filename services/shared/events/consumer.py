@@ -119,9 +119,22 @@ class EventConsumer:
 
     async def run(self) -> None:
         """Consume until cancelled."""
-        readers = [partial(self._read_forever, number) for number in range(PARTITIONS)]
-        others = [self._retry_forever, self._prune_forever, self._tell_lag_forever]
-        await HeldTasks().hold(*readers, *others)
+        works: list[Callable[[], Awaitable[None]]] = [
+            *(partial(self._read_forever, number) for number in range(PARTITIONS)),
+            self._retry_forever,
+            self._prune_forever,
+            self._tell_lag_forever,
+        ]
+        await HeldTasks().hold(*(partial(self._keep_going, work) for work in works))
+
+    async def _keep_going(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Begin again whatever ends: what goes wrong here must not end a process that serves."""
+        while True:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - is told, and tried again
+                _log.error("events_failed", source=self._source, exc_info=error)
+            await asyncio.sleep(_AWAY_SECONDS)
 
     async def _read_forever(self, partition: int) -> None:
         after: str | None = None
