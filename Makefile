@@ -26,7 +26,7 @@ up: setup web ## Start the whole stack, print how to call it, stop it with Ctrl-
 
 test: setup web ## Run every test with real PostgreSQL, Valkey and Envoy (ARGS="-k word" narrows)
 	@bash scripts/test_tools.sh
-	@python -m pytest $(or $(ARGS),--numprocesses=2 --dist=loadfile)
+	@bash scripts/test.sh $(ARGS)
 
 check: setup ## Run every gate and every test: what CI runs
 	@bash scripts/check.sh
