@@ -49,7 +49,11 @@ class App:
         return made
 
     async def state(self, deposit_id: str) -> str:
+        """Read a deposit's state; UNAVAILABLE while Envoy has not found the ledger again."""
         answer = await self._web.get(f"/v1/deposits/{deposit_id}", headers=self._headers)
+        if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            return "UNAVAILABLE"
+        assert answer.status_code == 200, answer.text
         return str(answer.json()["state"]).removeprefix("DEPOSIT_STATE_")
 
     async def balance(self) -> list[tuple[str, str, int]]:
