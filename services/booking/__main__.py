@@ -1,8 +1,7 @@
 """Runs one process of BookingService: `python -m services.booking`."""
 
 from services.booking.app import build
-from services.booking.settings import BookingSettings
 from services.shared.rpc.process import run_process
 
 if __name__ == "__main__":
-    run_process(build, event_tick_seconds=BookingSettings().booking_event_tick_seconds)
+    run_process(build)

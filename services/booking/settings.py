@@ -61,12 +61,6 @@ class BookingSettings(ServiceSettings):
     booking_heartbeat_seconds: float = Field(
         15.0, gt=0, description="How long a WatchSeats is silent at most."
     )
-    booking_event_tick_seconds: float = Field(
-        0.0,
-        ge=0,
-        le=0.1,
-        description="How long a busy process lets events of RPCs gather; 0 handles each at once.",
-    )
     booking_ledger_calls: int = Field(
         2, ge=1, le=16, description="Calls with transfers to the ledger that are made at once."
     )

@@ -1,6 +1,6 @@
-"""Is the RPC side of StreamDriver.
+"""Is the RPC side of StreamDriver: opens a session and writes replies.
 
-Reads messages as bytes, so that a broken one spoils nothing, and writes replies.
+What the driver sends is taken by driver_messages.py.
 """
 
 import asyncio
@@ -11,9 +11,10 @@ from typing import Any
 
 import grpc
 
-from services.location import convert, view_messages
-from services.location.domain.positions import PositionGate, PositionRules, Refusal
+from services.location import convert
+from services.location.domain.positions import PositionGate, PositionRules
 from services.location.domain.trips import TripStatus
+from services.location.driver_messages import DriverMessages
 from services.location.errors import (
     DrainedError,
     HelloExpectedFirstError,
@@ -29,18 +30,14 @@ from services.location.operations.driver_session import (
 from services.location.operations.ring import Ring
 from services.location.operations.tracking import Tracking
 from services.location.ports.live import LiveStore, Publisher, SessionGrant
-from services.location.quick_check import is_surely_valid
 from services.location.settings import LocationSettings
 from services.shared.clock import Clock
-from services.shared.errors import DomainError
 from services.shared.ids import Uuid7Source
 from services.shared.rpc.caller import Caller, current_caller
-from services.shared.rpc.validation import check_message, parse_message, read_message
+from services.shared.rpc.validation import read_message
 from wayfare.location.v1 import driver_stream_pb2
 
 _LEAVE_SECONDS = 10.0
-# As in the rule of DriverMessage.seq.
-_SEQ_MAX = 1 << 52
 DriverMessage = driver_stream_pb2.DriverMessage
 
 
@@ -69,15 +66,22 @@ class DriverStreams:
         self.acknowledgements.add(session)
         if self.batcher.degraded:
             session.throttle(Throttle(reason="DEPENDENCY_UNAVAILABLE", degraded=True))
-        reader = asyncio.create_task(self._read_all(session, context, expected_count))
-        reader.add_done_callback(lambda _: session.wake_writer())
+        incoming = DriverMessages(
+            session,
+            context,
+            expected_count,
+            batcher=self.batcher,
+            clock=self.clock,
+            settings=self.settings,
+            ids=self.ids,
+        )
+        incoming.begin()
         try:
-            await self._write_all(session, reader, context)
+            await self._write_all(session, incoming, context)
         finally:
             self.heartbeats.discard(session)
             self.acknowledgements.discard(session)
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            await incoming.close()
 
     async def _read_hello(self, context: Any) -> driver_stream_pb2.DriverHello:
         seconds = self.settings.location_hello_seconds
@@ -148,66 +152,8 @@ class DriverStreams:
         message.welcome.heartbeat_interval.FromMilliseconds(heartbeat)
         return message.SerializeToString()
 
-    async def _read_all(self, session: DriverSession, context: Any, expected_count: int) -> None:
-        max_bytes = self.settings.message_bytes_max
-        in_flight_max = self.settings.location_session_pending_max
-        while True:
-            # Not `async for`: grpc.aio's iterator is a generator around this call.
-            data = await context.read()
-            if data is grpc.aio.EOF:
-                break
-            try:
-                message = parse_message(data, DriverMessage, max_bytes=max_bytes)
-                if not is_surely_valid(message):
-                    check_message(message)
-            except DomainError as error:
-                session.refuse(_seq_of(data, max_bytes), error.reason, error.message)
-                continue
-            if message.HasField("goodbye"):
-                break
-            self._receive(session, message, expected_count)
-            if session.in_flight >= in_flight_max or not self.batcher.has_room:
-                await session.wait_for_room(in_flight_max)
-        await session.wait_decided()
-        session.acknowledge_if_due()
-
-    def _receive(
-        self, session: DriverSession, message: driver_stream_pb2.DriverMessage, expected_count: int
-    ) -> None:
-        if message.HasField("position"):
-            position = message.position
-            session.receive_position(
-                message.seq,
-                convert.fix_of(position),
-                convert.position_payload(position),
-                int(self.clock.now().timestamp() * 1000),
-            )
-        elif message.HasField("status"):
-            status = convert.status_of(message.status.status)
-            payload = convert.status_payload(message.status)
-            session.receive_status(message.seq, status, payload, self._alert(session, message))
-        elif message.HasField("boarding"):
-            payload = convert.boarding_payload(message.boarding, expected_count)
-            session.receive_boarding(message.seq, payload)
-        else:
-            session.refuse(
-                message.seq, Refusal.HELLO_EXPECTED_FIRST.value, "hello comes first, and once"
-            )
-
-    def _alert(self, session: DriverSession, message: driver_stream_pb2.DriverMessage) -> bytes:
-        """Return what staff is alerted of with a status; empty unless the driver calls for help."""
-        if convert.status_of(message.status.status) is not TripStatus.EMERGENCY:
-            return b""
-        return view_messages.emergency(
-            alert_id=self.ids.new_id(),
-            trip_id=session.trip_id,
-            vehicle_id=session.publisher.vehicle_id,
-            payload=session.newest_payload,
-            raised=message.status.capture_time,
-        )
-
     async def _write_all(
-        self, session: DriverSession, reader: "asyncio.Task[None]", context: Any
+        self, session: DriverSession, incoming: DriverMessages, context: Any
     ) -> None:
         interval = self.settings.location_interval_seconds
         while True:
@@ -228,8 +174,9 @@ class DriverStreams:
                 continue
             if session.error is not None:
                 raise session.error
-            if reader.done():
-                reader.result()
+            if incoming.is_done:
+                if incoming.error is not None:
+                    raise incoming.error
                 return
             await session.wait_for_replies()
 
@@ -277,15 +224,3 @@ def gate_for(
         last=None if last is None else convert.fix_of(last),
         last_capture_milliseconds=capture_milliseconds,
     )
-
-
-def _seq_of(data: bytes, max_bytes: int) -> int:
-    """Return the number of a message that breaks a rule, 0 when it cannot be read."""
-    if len(data) > max_bytes:
-        return 0
-    try:
-        seq = DriverMessage.FromString(data).seq
-    except Exception:  # noqa: BLE001 - any unreadable bytes mean the same
-        return 0
-    # A number that breaks the rule itself would shadow all that come after it.
-    return seq if 0 <= seq <= _SEQ_MAX else 0

@@ -81,6 +81,7 @@ class FollowStreams:
         try:
             token = parse_token(request.resume_token)
             await self._open(trip, follower, token, bool(request.resume_token), context)
+            follower.send = context.try_send
             await self._write_until_end(follower, caller, context)
         finally:
             self.ring.discard(follower)

@@ -18,12 +18,6 @@ class LocationSettings(ServiceSettings):
     location_tick_seconds: float = Field(
         0.010, gt=0, le=1, description="How long updates are gathered before they are written."
     )
-    location_event_tick_seconds: float = Field(
-        0.030,
-        ge=0,
-        le=0.1,
-        description="How long a busy process gathers events of streams; 0 handles each at once.",
-    )
     location_pending_max: int = Field(
         50_000, ge=100, description="Most updates that wait in this process to be written."
     )

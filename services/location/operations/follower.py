@@ -1,11 +1,13 @@
 """Is one open FollowTrip: what waits to be written to it. Filled by the hub, emptied by the stream.
 
-Positions wait in a short queue, so that a moment's delay loses none; a follower who stays behind
+What comes while the stream has room is written at once, without waking its coroutine. Otherwise
+positions wait in a short queue, so that a moment's delay loses none; a follower who stays behind
 misses the oldest. What may not be conflated waits in a bounded queue of its own length.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,6 +50,10 @@ def token_of(payload: bytes) -> ResumeToken:
     return ResumeToken(epoch=payload[EPOCH].decode(), version=int(payload[VERSION], 16))
 
 
+def _cannot_send(_payload: bytes) -> bool:
+    return False
+
+
 class Follower:
     """Is one open FollowTrip: what waits to be written to it."""
 
@@ -66,6 +72,7 @@ class Follower:
         "renew_at",
         "renew_due",
         "said_something",
+        "send",
         "token_expire_time",
         "trip_id",
         "version",
@@ -93,6 +100,8 @@ class Follower:
         self._waiting: deque[tuple[int, bool, bytes]] = deque()
         self._positions = 0
         self._waiter: asyncio.Future[None] | None = None
+        # Writes at once, or says that it cannot; set once the stream has been opened.
+        self.send: Callable[[bytes], bool] = _cannot_send
 
     def begin_after(self, token: ResumeToken) -> None:
         """Take what comes after `token` only; some of what came before may wait already."""
@@ -118,13 +127,20 @@ class Follower:
 
     def put_position(self, epoch: str, version: int, payload: bytes) -> None:
         """Queue a position; of too many that wait, the oldest is left out."""
-        if not self._is_new(epoch, version):
+        if not self._is_new(epoch, version) or self._sends(payload):
             return
         if self._positions >= POSITIONS_MAX:
             self._leave_out_oldest_position()
         self._positions += 1
         self._waiting.append((version, True, payload))
         self.wake()
+
+    def _sends(self, payload: bytes) -> bool:
+        """Write `payload` now, if the stream's coroutine rests: then nothing is before it."""
+        if self._waiter is None or self._waiter.done() or not self.send(payload):
+            return False
+        self.said_something = True
+        return True
 
     def _leave_out_oldest_position(self) -> None:
         for index, item in enumerate(self._waiting):
@@ -136,7 +152,7 @@ class Follower:
 
     def put_event(self, epoch: str, version: int, payload: bytes) -> None:
         """Queue what may not be conflated; a follower whose queue is full must come again."""
-        if not self._is_new(epoch, version):
+        if not self._is_new(epoch, version) or self._sends(payload):
             return
         if len(self._waiting) - self._positions >= self._events_max:
             self.drain((0.0, FollowerTooSlowError.reason))

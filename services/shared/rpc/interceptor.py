@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ class _CallRecord:
     reason: str = ""
 
 
-class PolicyInterceptor(grpc.aio.ServerInterceptor):
+class PolicyInterceptor:
     """Wraps every method of the services whose rules it has; health and reflection pass."""
 
     def __init__(
@@ -94,26 +94,13 @@ class PolicyInterceptor(grpc.aio.ServerInterceptor):
         self._message_bytes_max = message_bytes_max
         self._streams_max = streams_max
         self._raw_methods = raw_methods
-        self._wrapped: dict[str, Handler] = {}
         self.draining = False
         self.open_streams = 0
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Return the method's handler, wrapped; made once per method."""
-        path = handler_call_details.method
-        wrapped = self._wrapped.get(path)
-        if wrapped is None:
-            handler = await continuation(handler_call_details)
-            rule = self._rules.get(path)
-            if handler is None or rule is None:
-                return handler
-            wrapped = self._wrap(handler, rule)
-            self._wrapped[path] = wrapped
-        return wrapped
+    def wrap(self, path: str, handler: Handler) -> Handler:
+        """Return the method's handler with everything before it; asked once per method."""
+        rule = self._rules.get(path)
+        return handler if rule is None else self._wrap(handler, rule)
 
     def _wrap(self, handler: Handler, rule: MethodRule) -> Handler:
         # Requests stay bytes until here, so that unreadable ones get a reason; see read_message.
@@ -153,6 +140,7 @@ class PolicyInterceptor(grpc.aio.ServerInterceptor):
         async def call(data: bytes, context: Any) -> None:
             async with self._call(rule, context) as record, self._stream_place(rule):
                 await self._admit(rule, context, record)
+                context.forget_metadata()
                 answer = behavior(self._read(data, rule), context)
                 if inspect.isasyncgen(answer):
                     async for message in answer:
@@ -166,6 +154,7 @@ class PolicyInterceptor(grpc.aio.ServerInterceptor):
         async def call(requests: Any, context: Any) -> None:
             async with self._call(rule, context) as record, self._stream_place(rule):
                 await self._admit(rule, context, record)
+                context.forget_metadata()
                 await behavior(requests, context)
 
         return call

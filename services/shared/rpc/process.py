@@ -2,16 +2,14 @@
 
 import asyncio
 import gc
-import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 
 import structlog
 import uvloop
 from prometheus_client import Gauge
 
-from services.shared.rpc.event_tick import TickLoop
 from services.shared.rpc.server import RpcServer
 from services.shared.tasks import cancel_all
 
@@ -25,29 +23,15 @@ Background = Callable[[], Awaitable[None]]
 Build = Callable[[AsyncExitStack], Awaitable[tuple[RpcServer, Sequence[Background]]]]
 
 
-def run_process(build: Build, *, event_tick_seconds: float = 0.0) -> None:
+def run_process(build: Build) -> None:
     """Build the service and run it until SIGTERM or SIGINT.
-
-    With `event_tick_seconds`, events of RPCs are handled a tick's worth at a time: see
-    event_tick.py.
 
     `build` returns the server and the background work; what it opens it enters into the stack,
     which is closed in reverse order. Background work that fails stops the process, to be started
     anew.
     """
-    with asyncio.Runner(loop_factory=lambda: _new_loop(event_tick_seconds)) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(build))
-
-
-def _new_loop(event_tick_seconds: float) -> asyncio.AbstractEventLoop:
-    if event_tick_seconds > 0:
-        if hasattr(os, "SCHED_BATCH"):
-            # A thread of grpc that has something for the loop waits until the loop pauses, instead
-            # of interrupting it for every event.
-            with suppress(OSError):  # a sandbox may forbid it; it only costs more then
-                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        return TickLoop(event_tick_seconds)
-    return uvloop.new_event_loop()
 
 
 async def _run(build: Build) -> None:

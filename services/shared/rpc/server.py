@@ -13,7 +13,7 @@ import structlog
 from google.protobuf import descriptor as descriptors
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from services.shared.clock import Clock
 from services.shared.health import Dependency, HealthEndpoint, HealthMonitor
@@ -22,25 +22,14 @@ from services.shared.rpc.authentication import Authenticator
 from services.shared.rpc.interceptor import PolicyInterceptor
 from services.shared.rpc.policy import MethodRule, load_rules
 from services.shared.rpc.rate_limits import RateLimiter
+from services.shared.rpc.wire.limits import Limits
+from services.shared.rpc.wire.server import WireServer
 from services.shared.settings import ServiceSettings
 from wayfare.policy.v1 import policy_pb2
 
 _log = structlog.get_logger()
-# gRPC itself refuses what is four times over our own limit; below that, we answer with a reason.
+# What is four times over our own limit is refused as it comes; below that, we answer with a reason.
 _HARD_LIMIT_FACTOR = 4
-_OPTIONS: Sequence[tuple[str, int]] = (
-    # A server refuses streams beyond 1,000 not yet accepted ones by default: thousands of phones
-    # that
-    # reconnect at once would fail.
-    ("grpc.server.max_pending_requests", 100_000),
-    ("grpc.server.max_pending_requests_hard_limit", 200_000),
-    ("grpc.max_concurrent_streams", 100_000),
-    ("grpc.so_reuseport", 0),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.max_ping_strikes", 0),
-)
 _DRAIN_POLL_SECONDS = 0.05
 
 
@@ -81,10 +70,11 @@ class RpcServer:
             raw_methods=frozenset(raw_methods),
         )
         hard_limit = settings.message_bytes_max * _HARD_LIMIT_FACTOR
-        self.server = grpc.aio.server(
-            interceptors=[self._interceptor],
-            options=[*_OPTIONS, ("grpc.max_receive_message_length", hard_limit)],
+        self._wire = WireServer(
+            wrap=self._interceptor.wrap, limits=Limits(message_bytes=hard_limit)
         )
+        # Generated code says that it wants grpc's own server, and uses two methods of it.
+        self.server = cast("grpc.aio.Server", self._wire)
         self._names = [service.full_name for service in services]
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
@@ -101,8 +91,8 @@ class RpcServer:
         """Listen. The caller runs `monitor.run()` in its task group."""
         self._endpoint.start()
         await self._tell_health(False)
-        self.server.add_insecure_port(self._settings.listen)
-        await self.server.start()
+        self._wire.add_insecure_port(self._settings.listen)
+        await self._wire.start()
         _log.info("listening", address=self._settings.listen, metrics_port=self._endpoint.port)
 
     async def drain_and_stop(self) -> None:
@@ -118,7 +108,7 @@ class RpcServer:
         # A poll: streams end one by one in the interceptor, once in a process's life.
         while self._interceptor.open_streams and loop.time() < give_up:  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
-        await self.server.stop(grace=1.0)
+        await self._wire.stop(grace=1.0)
         self._endpoint.stop()
         _log.info("stopped", streams_cut=self._interceptor.open_streams)
 
@@ -140,7 +130,8 @@ def _serve_reflection(server: grpc.aio.Server) -> None:
         names += [f"{file.package}.{service.name}" for service in file.service]
     for module in (health_pb2, reflection_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    reflection.enable_server_reflection(names, server, cast("Any", _MethodsToo(pool)))
+    servicer = reflection.aio.ReflectionServicer(names, pool=cast("Any", _MethodsToo(pool)))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
 
 
 class _MethodsToo:

@@ -1,0 +1,131 @@
+"""Serves gRPC in the place of grpc.aio.server: finds handlers, listens, stops in good order."""
+
+import asyncio
+import contextlib
+import socket
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from services.shared.rpc.wire.connection import Connection
+from services.shared.rpc.wire.limits import Limits
+from services.shared.rpc.wire.peer import Site
+
+Handler = Any
+Wrap = Callable[[str, Handler], Handler]
+_BACKLOG = 1_024
+_STOPPING_SECONDS = 5.0
+
+
+class _Details:
+    """Is what a generic handler is asked with."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.invocation_metadata = ()
+
+
+class WireServer:
+    """Is a gRPC server on the running loop."""
+
+    def __init__(
+        self, *, wrap: Wrap = lambda _path, handler: handler, limits: Limits | None = None
+    ) -> None:
+        """Serve handlers as `wrap` returns them; it is asked once for each method."""
+        self._wrap = wrap
+        self._generic: list[grpc.GenericRpcHandler] = []
+        self._registered: dict[str, Handler] = {}
+        self._found: dict[str, Handler] = {}
+        self._site = Site(find_handler=self._find, limits=limits or Limits())
+        self._sockets: list[socket.socket] = []
+        self._paths: list[Path] = []
+        self._listeners: list[asyncio.Server] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Serve what `handlers` know; called by generated code."""
+        self._generic += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Serve the methods of `service`; called by generated code."""
+        for name, handler in handlers.items():
+            self._registered[f"/{service}/{name}"] = handler
+
+    def _find(self, path: str) -> Handler | None:
+        handler = self._found.get(path)
+        if handler is not None:
+            return handler
+        handler = self._registered.get(path)
+        for generic in self._generic:
+            if handler is not None:
+                break
+            handler = generic.service(_Details(path))  # type: ignore[arg-type]  # duck-typed
+        if handler is None:
+            return None
+        wrapped = self._wrap(path, handler)
+        # Only methods that exist are kept, so this has an end.
+        self._found[path] = wrapped
+        return wrapped
+
+    def add_insecure_port(self, address: str) -> int:
+        """Bind to host:port or unix:path, and return the port. Raises OSError."""
+        if address.startswith("unix:"):
+            path = Path(address.removeprefix("unix:").removeprefix("//"))
+            _remove_socket(path)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._paths.append(path)
+            where: Any = str(path)
+        else:
+            host, _, port = address.rpartition(":")
+            host = host.strip("[]")
+            family, *_, where = socket.getaddrinfo(
+                host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(where)
+        except OSError:
+            listener.close()
+            raise
+        listener.setblocking(False)
+        self._sockets.append(listener)
+        name = listener.getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 1
+
+    async def start(self) -> None:
+        """Listen on what `add_insecure_port` bound."""
+        loop = asyncio.get_running_loop()
+        for listener in self._sockets:
+            server = await loop.create_server(
+                lambda: Connection(self._site, loop), sock=listener, backlog=_BACKLOG
+            )
+            self._listeners.append(server)
+        self._sockets.clear()
+
+    async def stop(self, grace: float | None) -> None:
+        """Take no calls, let open ones end for `grace` seconds, then end them."""
+        for listener in self._listeners:
+            listener.close()
+        for path in self._paths:
+            _remove_socket(path)
+        site = self._site
+        for connection in list(site.connections):
+            connection.leave()
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + (grace or 0.0)
+        # A poll: connections end one by one, once in a process's life.
+        while site.connections and loop.time() < give_up:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for connection in list(site.connections):
+            connection.cut()
+        if site.tasks:
+            await asyncio.wait(list(site.tasks), timeout=_STOPPING_SECONDS)
+
+
+def _remove_socket(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.stat().st_mode):
+            path.unlink()
