@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the clients of other languages that the end-to-end tests drive: grpcurl (Go) and grpc-js (Node).
+# Installs what tests drive: grpcurl and h2spec (Go), grpc-js (Node).
 # Called by `make test`. A second run does nothing. Where go or node is absent, its tests skip themselves;
 # under CI=true it is an error.
 set -euo pipefail
@@ -22,6 +22,15 @@ install_grpcurl() {
   echo "$version" >.tools/bin/.grpcurl-version
 }
 
+install_h2spec() {
+  # The newest that the module proxy knows; from 2.3 on its versions are no Go modules.
+  local version=v2.2.1+incompatible
+  if [ "$(cat .tools/bin/.h2spec-version 2>/dev/null)" = "$version" ]; then return; fi
+  echo "test tools: building h2spec $version into .tools/bin"
+  CGO_ENABLED=0 GOBIN="$PWD/.tools/bin" GOFLAGS=-mod=mod go install "github.com/summerwind/h2spec/cmd/h2spec@$version"
+  echo "$version" >.tools/bin/.h2spec-version
+}
+
 install_node_packages() {
   local folder=tests/e2e/node stamp
   stamp="$(cat "$folder/package.json" "$folder/package-lock.json" | cksum)"
@@ -37,8 +46,9 @@ install_node_packages() {
 mkdir -p .tools/bin
 if command -v go >/dev/null; then
   install_grpcurl
+  install_h2spec
 else
-  missing "go (1.19 or later)" "the tests that drive grpcurl" "Debian and Ubuntu: apt-get install golang; macOS: brew install go"
+  missing "go (1.19 or later)" "the tests that drive grpcurl and h2spec" "Debian and Ubuntu: apt-get install golang; macOS: brew install go"
 fi
 if command -v node >/dev/null && command -v npm >/dev/null; then
   install_node_packages

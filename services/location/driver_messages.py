@@ -1,8 +1,8 @@
 """Takes what a driver sends over StreamDriver, message by message. Begun by driver_stream.py.
 
 Messages come as bytes, so that a broken one spoils nothing, and as they are read from the socket:
-no task waits for each. Where the session or the process has no room for more, they wait in the call,
-and the phone as soon as its window is used up.
+no task waits for each. Where the session or the process has no room for more, they wait in the
+call, and the phone as soon as its window is used up.
 """
 
 import asyncio

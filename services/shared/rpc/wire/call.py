@@ -14,6 +14,7 @@ import grpc
 import structlog
 
 from services.shared.rpc.wire import headers
+from services.shared.rpc.wire.frames import ErrorCode, reset_frame
 from services.shared.rpc.wire.headers import Metadata, Request
 from services.shared.rpc.wire.inbox import Inbox
 
@@ -91,6 +92,10 @@ class Call(Inbox):
 
     def fail(self, code: int, why: str) -> None:
         """End the call from outside of its handler, which is cancelled."""
+        if self.pending_bytes and not self.ended:
+            # Behind what a slow peer does not take, the status would come never.
+            self.outlet.put(reset_frame(self.stream_id, ErrorCode.CANCEL))
+            self.break_off()
         self._end_with(code, why, ())
         self._cancel_task()
 

@@ -85,15 +85,22 @@ class Inbox(Stream):
         self.give_leave()
 
     def _take_piece(self, data: bytes) -> None:
-        if self._assembly is None:
-            self._assembly = Assembly(self._max_bytes, self._encoding)
+        assembly = self._assembly
+        if assembly is None:
+            assembly = self._assembly = Assembly(self._max_bytes, self._encoding)
+        before = assembly.size
         try:
-            messages = self._assembly.feed(data)
+            messages = assembly.feed(data)
         except MessageFault as fault:
             self.fail(fault.code, fault.why)
             return
-        if self._assembly.is_empty:
+        finally:
+            self._connection.held += assembly.size - before
+        if not assembly.size:
             self._assembly = None
+        elif self._connection.is_full:
+            # To wait would hold up every other call of the connection, perhaps for ever.
+            self.fail(8, "too many large messages are under way")
         for message in messages:
             if not self.ended:
                 self._deliver(message)
@@ -110,9 +117,15 @@ class Inbox(Stream):
         if reader is not None and not reader.done():
             reader.set_result(message)
             return
+        self._keep(message)
+
+    def _keep(self, message: bytes, *, first: bool = False) -> None:
         if self._messages is None:
             self._messages = deque()
-        self._messages.append(message)
+        if first:
+            self._messages.appendleft(message)
+        else:
+            self._messages.append(message)
         self.held += len(message) + PREFIX_BYTES
         self._connection.held += len(message) + PREFIX_BYTES
 
@@ -138,6 +151,8 @@ class Inbox(Stream):
     def drop(self) -> None:
         """Forget what was not taken: the call has ended."""
         self._connection.held -= self.held
+        if self._assembly is not None:
+            self._connection.held -= self._assembly.size
         self.held = 0
         self._messages = self._assembly = None
         self._listener = self._on_end = None
@@ -167,8 +182,7 @@ class Inbox(Stream):
         except asyncio.CancelledError:
             if reader.done() and not reader.cancelled() and reader.result() is not EOF:
                 # It came in the turn in which the wait for it was given up.
-                self._reader = None
-                self._deliver(reader.result())
+                self._keep(reader.result(), first=True)
             raise
         finally:
             self._reader = None

@@ -12,8 +12,8 @@ class Limits:
 
     message_bytes: int = 4 * MEBIBYTE
     streams: int = 100_000
-    # What waits for the application in all calls of a connection.
-    held_bytes: int = 64 * MEBIBYTE
+    # What waits for the application, and for the rest of its message, in all calls of a connection.
+    held_bytes: int = 256 * MEBIBYTE
     # Streams that are broken, or given up before they were answered: at once, and a second.
     resets: tuple[int, int] = (10_000, 1_000)
     # Frames that carry nothing of a call: PING, SETTINGS, PRIORITY, empty DATA, unknown ones.

@@ -30,9 +30,9 @@ class Assembly:
         self._need = PREFIX_BYTES
 
     @property
-    def is_empty(self) -> bool:
-        """Say whether no message has begun that is not complete."""
-        return not self._buffer
+    def size(self) -> int:
+        """Return how many bytes of an incomplete message there are."""
+        return len(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the messages that are complete with `data`. Raises MessageFault."""

@@ -333,9 +333,14 @@ class Peer:
         for call in list(self._calls.values()):
             call.cancelled_by_peer()
 
+    @property
+    def is_full(self) -> bool:
+        """Say whether too much waits for the application, or for the rest of it."""
+        return self.held >= self._limits.held_bytes
+
     def give_leave(self) -> None:
         """Let the peer send again, unless too much waits for the application."""
         increment = RECEIVE_WINDOW - self._window
-        if increment > RECEIVE_WINDOW // 2 and self.held < self._limits.held_bytes:
+        if increment > RECEIVE_WINDOW // 2 and not self.is_full:
             self._window = RECEIVE_WINDOW
             self.outlet.give_leave(0, increment)

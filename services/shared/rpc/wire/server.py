@@ -41,7 +41,7 @@ class WireServer:
         self._found: dict[str, Handler] = {}
         self._site = Site(find_handler=self._find, limits=limits or Limits())
         self._sockets: list[socket.socket] = []
-        self._paths: list[Path] = []
+        self._paths: dict[Path, int] = {}
         self._listeners: list[asyncio.Server] = []
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -71,11 +71,11 @@ class WireServer:
 
     def add_insecure_port(self, address: str) -> int:
         """Bind to host:port or unix:path, and return the port. Raises OSError."""
+        path = Path()
         if address.startswith("unix:"):
             path = Path(address.removeprefix("unix:").removeprefix("//"))
             _remove_socket(path)
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._paths.append(path)
             where: Any = str(path)
         else:
             host, _, port = address.rpartition(":")
@@ -90,6 +90,8 @@ class WireServer:
         except OSError:
             listener.close()
             raise
+        if listener.family is socket.AF_UNIX:
+            self._paths[path] = path.stat().st_ino
         listener.setblocking(False)
         self._sockets.append(listener)
         name = listener.getsockname()
@@ -99,7 +101,9 @@ class WireServer:
         """Listen on what `add_insecure_port` bound."""
         loop = asyncio.get_running_loop()
         for listener in self._sockets:
-            server = await loop.create_server(
+            is_local = listener.family is socket.AF_UNIX
+            create: Any = loop.create_unix_server if is_local else loop.create_server
+            server = await create(
                 lambda: Connection(self._site, loop), sock=listener, backlog=_BACKLOG
             )
             self._listeners.append(server)
@@ -109,8 +113,9 @@ class WireServer:
         """Take no calls, let open ones end for `grace` seconds, then end them."""
         for listener in self._listeners:
             listener.close()
-        for path in self._paths:
-            _remove_socket(path)
+        for path, number in self._paths.items():
+            # Not that of a process which has taken our place.
+            _remove_socket(path, number)
         site = self._site
         for connection in list(site.connections):
             connection.leave()
@@ -125,7 +130,8 @@ class WireServer:
             await asyncio.wait(list(site.tasks), timeout=_STOPPING_SECONDS)
 
 
-def _remove_socket(path: Path) -> None:
+def _remove_socket(path: Path, number: int | None = None) -> None:
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.stat().st_mode):
+        found = path.stat()
+        if stat.S_ISSOCK(found.st_mode) and number in (None, found.st_ino):
             path.unlink()
