@@ -490,9 +490,14 @@ async def test_a_header_block_without_an_end_ends_the_connection(piece: bytes) -
 
 async def test_answers_that_a_peer_does_not_read_have_a_bound() -> None:
     peer = WirePeer(stream(hold))
-    peer.transport.unsent = 16 * 1_048_576
     peer.connection.pause_writing()
+    peer.receive(frame(h2.PING, bytes(8)))
+    await peer.sent()
+    assert not peer.transport.aborted
 
+    peer.transport.unsent = 16 * 1_048_576
+    peer.receive(frame(h2.PING, bytes(8)))
+    await peer.sent()
     assert peer.transport.aborted
 
 

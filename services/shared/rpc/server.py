@@ -131,7 +131,8 @@ def _serve_reflection(server: grpc.aio.Server) -> None:
     for module in (health_pb2, reflection_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
     servicer = reflection.aio.ReflectionServicer(names, pool=cast("Any", _MethodsToo(pool)))
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    add: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+    add(servicer, server)
 
 
 class _MethodsToo:

@@ -8,7 +8,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import hpack
 
@@ -75,7 +75,7 @@ def new_decoder() -> hpack.Decoder:
 def decode(decoder: hpack.Decoder, block: bytes) -> Fields:
     """Return the fields of a block. Raises ConnectionFault: the table is lost after an error."""
     try:
-        return decoder.decode(block, raw=True)
+        return cast("Fields", decoder.decode(block, raw=True))
     except hpack.OversizedHeaderListError:
         raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many headers") from None
     except (hpack.HPACKError, IndexError, ValueError):

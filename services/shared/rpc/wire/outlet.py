@@ -68,6 +68,8 @@ class Outlet:
             self.out.clear()
             if not self._transport.is_closing():
                 self._transport.write(data)
+            if self._paused:
+                self._check_unread()
             self.room = 0 if self._paused else OUT_BYTES_MAX
         if self._waiting and self.room > 0:
             self.pump()
@@ -76,6 +78,8 @@ class Outlet:
         """Hold messages back: the socket takes no more."""
         self._paused = True
         self.room = 0
+
+    def _check_unread(self) -> None:
         if self._transport.get_write_buffer_size() > _UNREAD_BYTES_MAX:
             self._transport.abort()
 
