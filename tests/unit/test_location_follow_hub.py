@@ -323,3 +323,63 @@ async def test_followers_are_told_that_the_store_is_away_and_back() -> None:
         await until(lambda: not follower.degraded)
 
     assert follower.take_drain() is None
+
+
+class Line:
+    """Is a stream that takes what it has room for."""
+
+    def __init__(self) -> None:
+        self.room = 0
+        self.sent: list[bytes] = []
+
+    def send(self, payload: bytes) -> bool:
+        if not self.room:
+            return False
+        self.room -= 1
+        self.sent.append(payload)
+        return True
+
+
+async def test_what_comes_while_the_stream_rests_is_written_at_once() -> None:
+    follower, line = a_follower(), Line()
+    follower.send, line.room = line.send, 2
+    resting = asyncio.create_task(follower.wait())
+    await asyncio.sleep(0)
+    follower.put_position(EPOCH, 1, b"position-1")
+    follower.put_event(EPOCH, 2, b"event-2")
+    assert (line.sent, resting.done()) == ([b"position-1", b"event-2"], False)
+
+    follower.put_position(EPOCH, 3, b"position-3")
+    await asyncio.sleep(0)
+    assert resting.done()
+    assert follower.take() == [b"position-3"]
+
+
+async def test_nothing_overtakes_what_waits() -> None:
+    follower, line = a_follower(), Line()
+    follower.send = line.send
+    resting = asyncio.create_task(follower.wait())
+    await asyncio.sleep(0)
+    follower.put_position(EPOCH, 1, b"position-1")
+    # There is room again, but the stream's coroutine has not yet written what waits.
+    line.room = 5
+    follower.put_position(EPOCH, 2, b"position-2")
+    await resting
+    follower.put_event(EPOCH, 3, b"event-3")
+
+    assert line.sent == []
+    assert follower.take() == [b"position-1", b"position-2", b"event-3"]
+
+
+async def test_a_follower_that_was_told_something_needs_no_heartbeat() -> None:
+    follower, line = a_follower(), Line()
+    follower.send, line.room = line.send, 1
+    resting = asyncio.create_task(follower.wait())
+    await asyncio.sleep(0)
+    follower.put_position(EPOCH, 1, b"position-1")
+    follower.beat()
+    assert not follower.heartbeat_due
+
+    follower.beat()
+    assert follower.heartbeat_due
+    await resting

@@ -27,23 +27,24 @@ class Limits:
 class Budget:
     """Bounds how often something may happen: a bucket of tokens that fills with time."""
 
-    __slots__ = ("_burst", "_left", "_now", "_per_second", "_spent_at")
+    __slots__ = ("_burst", "_left", "_now", "_per_second", "_filled_at")
 
     def __init__(self, now: Callable[[], float], rate: tuple[int, int]) -> None:
         """Allow the first of `rate` at once, and the second each second."""
         self._now = now
         self._burst, self._per_second = rate
         self._left = float(self._burst)
-        self._spent_at = now()
+        self._filled_at = now()
 
     def spend(self) -> bool:
         """Count one event; say False when it is one too many."""
+        if self._left < 1:
+            # The clock is asked only when the bucket is empty.
+            now = self._now()
+            gained = (now - self._filled_at) * self._per_second
+            self._left = min(self._burst, self._left + gained)
+            self._filled_at = now
+            if self._left < 1:
+                return False
         self._left -= 1
-        if self._left >= 0:
-            return True
-        # The clock is asked only when the bucket is empty.
-        now = self._now()
-        gained = (now - self._spent_at) * self._per_second
-        self._left = min(self._burst, gained) + self._left
-        self._spent_at = now
-        return self._left >= 0
+        return True
