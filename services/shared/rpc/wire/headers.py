@@ -6,11 +6,14 @@ Requests go through the `hpack` package. Answers are literals that nobody has to
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from functools import lru_cache
+from typing import Any, Final, cast
 
 import hpack
+import hpack.hpack
 
 from services.shared.rpc.wire.frames import ConnectionFault, ErrorCode
 
@@ -22,6 +25,8 @@ BLOCK_BYTES_MOST: Final = 128 * 1024
 LIST_BYTES_MOST: Final = 256 * 1024
 METADATA_BYTES_MAX: Final = 16 * 1024
 _FIELD_OVERHEAD_BYTES = 32
+_TEXTS_REMEMBERED = 2_048
+_REMEMBERED_BYTES_MAX = 1_024
 _UNIT_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT_DIGITS_MAX = 8
 _CONNECTION_HEADERS = frozenset(
@@ -41,6 +46,19 @@ _OWN_HEADERS = frozenset(
 )
 _UPPERCASE = frozenset(range(ord("A"), ord("Z") + 1))
 _ENCODINGS = b"identity, deflate, gzip"
+
+
+def _remembering(decode: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """Return Huffman's decoding with a memory for short texts."""
+    remembered = lru_cache(maxsize=_TEXTS_REMEMBERED)(decode)
+    return lambda data: (remembered if len(data) <= _REMEMBERED_BYTES_MAX else decode)(data)
+
+
+# A caller's token comes with each of its calls; bit by bit in Python it takes longer than the call.
+_codec: Any = hpack.hpack
+_codec.decode_huffman = _remembering(_codec.decode_huffman)
+# It would tell tokens to whoever sets the root logger to DEBUG.
+logging.getLogger("hpack").setLevel(logging.WARNING)
 
 
 class MalformedRequestError(Exception):

@@ -27,7 +27,7 @@ class Limits:
 class Budget:
     """Bounds how often something may happen: a bucket of tokens that fills with time."""
 
-    __slots__ = ("_burst", "_left", "_now", "_per_second", "_filled_at")
+    __slots__ = ("_burst", "_filled_at", "_left", "_now", "_per_second")
 
     def __init__(self, now: Callable[[], float], rate: tuple[int, int]) -> None:
         """Allow the first of `rate` at once, and the second each second."""
