@@ -1,6 +1,7 @@
 """The wire server and grpc's own client: every kind of call, metadata, deadlines, windows."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -219,6 +220,16 @@ async def test_a_reader_that_is_slow_holds_the_writer_back_and_gets_everything(
     assert before < 1_000, "ten megabytes were written to a client that reads nothing"
 
     assert [len(one) for one in await all_of(call)] == [10_000] * 999
+
+
+async def test_small_writes_are_not_held_back_for_an_acknowledgement(place: Place) -> None:
+    await place.unary("echo")(b"hello")
+    [connection] = place.server._site.connections
+    line: socket.socket = connection._transport.get_extra_info("socket")
+
+    # Nagle's delay would be 40 ms a message. A Unix socket has none.
+    is_tcp = line.family is not socket.AF_UNIX
+    assert not is_tcp or line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_many_calls_at_once_are_each_answered(place: Place) -> None:

@@ -6,6 +6,7 @@ wake-up of a task for each message.
 """
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -78,11 +79,9 @@ class Call(Inbox):
             self._timer = loop.call_at(self._deadline, self._pass_deadline)
 
     def begin(self) -> None:
-        """Start the handler; one that takes a single message starts with it."""
+        """Start the handler, unless it takes one message: then it starts when that is all."""
         if self._handler.request_streaming:
             self._start(self)
-        else:
-            self._listener = self._start_with
 
     def cancelled_by_peer(self) -> None:
         """Take that the peer gave up, or is gone."""
@@ -128,17 +127,17 @@ class Call(Inbox):
         """Take that the peer sends nothing more. Raises StreamFault."""
         super().take_end()
         if self._task is None and not self.ended:
-            self.fail(12, "the method takes one message, and none came")
+            self._start_with_one()
 
     # The handler
 
-    def _start_with(self, message: bytes) -> None:
-        if self._task is not None:
-            self.fail(12, "the method takes one message, and more came")
+    def _start_with_one(self) -> None:
+        count = len(self._messages or ())
+        if count != 1:
+            self.fail(12, f"the method takes one message, and {count} came")
             return
-        deserialize = self._deserialize
         try:
-            request = message if deserialize is None else deserialize(message)
+            request = self.take_first()
         except Exception:  # noqa: BLE001 - any unreadable bytes mean the same
             self.fail(13, "the message cannot be read")
             return
@@ -157,7 +156,7 @@ class Call(Inbox):
             if handler.response_streaming:
                 behavior = handler.stream_stream or handler.unary_stream
                 answers = behavior(request, self)
-                if hasattr(answers, "__aiter__"):
+                if inspect.isasyncgen(answers):
                     async with aclosing(answers):
                         async for answer in answers:
                             await self.write(answer)

@@ -162,18 +162,31 @@ class Inbox(Stream):
     async def read(self) -> Any:
         """Return the next message, or grpc.aio.EOF after the last."""
         if self._messages:
-            message = self._messages.popleft()
-            self._count_read(message)
-        elif self.remote_ended:
+            return self.take_first()
+        if self.remote_ended:
             return EOF
-        elif self.ended:
+        if self.ended:
             raise asyncio.CancelledError
-        else:
-            message = await self._next_message()
-            if message is EOF:
-                return EOF
-        deserialize = self._deserialize
-        return message if deserialize is None else deserialize(message)
+        message = await self._next_message()
+        if message is EOF or self._deserialize is None:
+            return message
+        return self._deserialize(message)
+
+    def take_first(self) -> Any:
+        """Return the message that waits longest. Raises IndexError when none does."""
+        message = self._pop()
+        return message if self._deserialize is None else self._deserialize(message)
+
+    def _pop(self) -> bytes:
+        if self._messages is None:
+            raise IndexError
+        message = self._messages.popleft()
+        size = len(message) + PREFIX_BYTES
+        self.held -= size
+        self._connection.held -= size
+        self.give_leave()
+        self._connection.give_leave()
+        return message
 
     async def _next_message(self) -> Any:
         reader = self._reader = self._connection.loop.create_future()
@@ -186,13 +199,6 @@ class Inbox(Stream):
             raise
         finally:
             self._reader = None
-
-    def _count_read(self, message: bytes) -> None:
-        size = len(message) + PREFIX_BYTES
-        self.held -= size
-        self._connection.held -= size
-        self.give_leave()
-        self._connection.give_leave()
 
     def __aiter__(self) -> "Inbox":
         return self
@@ -221,8 +227,6 @@ class Inbox(Stream):
         """Go on as after `listen`."""
         self._listener = listener
         while self._messages and self._listener is not None:
-            message = self._messages.popleft()
-            self._count_read(message)
-            self._deliver(message)
+            self._deliver(self._pop())
         if self.remote_ended and not self._messages and not self.ended:
             self._end_listening(None)

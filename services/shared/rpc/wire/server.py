@@ -83,7 +83,8 @@ class WireServer:
             family, *_, where = socket.getaddrinfo(
                 host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
-            listener = socket.socket(family, socket.SOCK_STREAM)
+            # By its number asyncio knows that the socket is TCP, and turns Nagle's delay off.
+            listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(where)
