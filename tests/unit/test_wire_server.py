@@ -40,7 +40,7 @@ async def test_each_method_is_wrapped_once_and_others_are_not_kept() -> None:
         asked.append(path)
         return handler
 
-    handler = grpc.unary_unary_rpc_method_handler(echo)
+    handler: Any = grpc.unary_unary_rpc_method_handler(echo)
     server = WireServer(wrap=wrap)
     server.add_registered_method_handlers("test.Test", {"One": handler})
     generic = grpc.method_handlers_generic_handler("test.Test", {"Two": handler})
