@@ -14,7 +14,7 @@ from services.location.domain.positions import Refusal
 from services.location.domain.trips import TripStatus
 from services.location.operations.batcher import UpdateBatcher
 from services.location.operations.driver_session import DriverSession
-from services.location.quick_check import is_surely_valid
+from services.location.quick_check import valid_fix
 from services.location.settings import LocationSettings
 from services.shared.clock import Clock
 from services.shared.errors import DomainError
@@ -86,7 +86,8 @@ class DriverMessages:
         session = self._session
         try:
             message = parse_message(data, DriverMessage, max_bytes=self._max_bytes)
-            if not is_surely_valid(message):
+            fix = valid_fix(message)
+            if fix is None:
                 check_message(message)
         except DomainError as error:
             session.refuse(_seq_of(data, self._max_bytes), error.reason, error.message)
@@ -95,7 +96,7 @@ class DriverMessages:
             position = message.position
             session.receive_position(
                 message.seq,
-                convert.fix_of(position),
+                fix or convert.fix_of(position),
                 convert.position_payload(position),
                 int(self._clock.now().timestamp() * 1000),
             )

@@ -1,28 +1,40 @@
-"""Tells in a microsecond of most positions that they keep the contract's rules.
+"""Reads most positions in a microsecond, and tells that they keep the contract's rules.
 
 Called by StreamDriver. protovalidate needs about 8 µs for a driver's message, a sixth of what a
 position costs in all. What is found good here is good by protovalidate too (a property test holds
 the two together); everything else is left to it, which also finds the words for what is wrong.
 """
 
+from services.location.domain.positions import Fix
 from wayfare.location.v1 import driver_stream_pb2
 
 _SEQ_MOST = 1 << 52
 
 
-def is_surely_valid(message: driver_stream_pb2.DriverMessage) -> bool:
-    """Say whether `message` is a position that keeps every rule; False means: ask protovalidate."""
+def valid_fix(message: driver_stream_pb2.DriverMessage) -> Fix | None:
+    """Return where and when, if `message` is a position that keeps every rule.
+
+    None means: ask protovalidate. The fix is what convert.fix_of makes; each field is read once.
+    """
     if not message.HasField("position") or not 0 <= message.seq <= _SEQ_MOST:
-        return False
+        return None
     position = message.position
-    if not (position.HasField("location") and position.HasField("capture_time")):
-        return False
-    location = position.location
-    # Comparisons with NaN are false, and absent numbers are 0, which every rule allows.
-    return (
-        -90.0 <= location.latitude <= 90.0
-        and -180.0 <= location.longitude <= 180.0
-        and 0.0 <= position.speed_meters_per_second <= 150.0
-        and 0.0 <= position.heading_degrees < 360.0
-        and 0.0 <= position.accuracy_meters <= 10_000.0
-    )
+    has = position.HasField
+    if not (has("location") and has("capture_time")):
+        return None
+    location, capture = position.location, position.capture_time
+    latitude, longitude = location.latitude, location.longitude
+    accuracy = position.accuracy_meters if has("accuracy_meters") else None
+    speed = position.speed_meters_per_second if has("speed_meters_per_second") else None
+    heading = position.heading_degrees if has("heading_degrees") else None
+    # Comparisons with NaN are false.
+    if (
+        -90.0 <= latitude <= 90.0
+        and -180.0 <= longitude <= 180.0
+        and (speed is None or 0.0 <= speed <= 150.0)
+        and (heading is None or 0.0 <= heading < 360.0)
+        and (accuracy is None or 0.0 <= accuracy <= 10_000.0)
+    ):
+        milliseconds = capture.seconds * 1000 + capture.nanos // 1_000_000
+        return Fix(latitude, longitude, milliseconds, accuracy, speed, heading)
+    return None

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.location.quick_check import is_surely_valid
+from services.location import convert
+from services.location.quick_check import valid_fix
 from services.shared.errors import RequestInvalidError
 from services.shared.rpc.validation import check_message
 from wayfare.location.v1 import driver_stream_pb2
@@ -51,8 +52,10 @@ def driver_messages(draw: st.DrawFn) -> driver_stream_pb2.DriverMessage:
 def test_what_the_quick_check_lets_pass_keeps_every_rule_of_the_contract(
     message: driver_stream_pb2.DriverMessage,
 ) -> None:
-    if is_surely_valid(message):
+    fix = valid_fix(message)
+    if fix is not None:
         check_message(message)
+        assert fix == convert.fix_of(message.position)
 
 
 def test_an_ordinary_position_takes_the_quick_way() -> None:
@@ -61,7 +64,7 @@ def test_an_ordinary_position_takes_the_quick_way() -> None:
     message.position.location.longitude = -2.9
     message.position.capture_time.GetCurrentTime()
 
-    assert is_surely_valid(message)
+    assert valid_fix(message) is not None
 
 
 @pytest.mark.parametrize("latitude", [90.000001, -91.0, math.nan, math.inf])
@@ -70,6 +73,6 @@ def test_an_impossible_latitude_is_left_to_the_contract(latitude: float) -> None
     message.position.location.latitude = latitude
     message.position.capture_time.GetCurrentTime()
 
-    assert not is_surely_valid(message)
+    assert valid_fix(message) is None
     with pytest.raises(RequestInvalidError):
         check_message(message)
