@@ -121,7 +121,8 @@ class Call(Inbox):
         self.drop()
         self._connection.forget(self)
         for callback in self._callbacks or ():
-            callback(self)
+            # Its error must not end the connection.
+            self._connection.loop.call_soon(callback, self)
 
     def take_end(self) -> None:
         """Take that the peer sends nothing more. Raises StreamFault."""
@@ -309,6 +310,6 @@ class Call(Inbox):
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Call `callback` with this context when the call has ended."""
         if self.ended:
-            callback(self)
+            self._connection.loop.call_soon(callback, self)
             return
         self._callbacks = [*(self._callbacks or ()), callback]
