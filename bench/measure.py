@@ -93,7 +93,14 @@ async def measure(
         )
         await track(stack, trips)
         workers = [
-            await start_worker(exits, stack, scenario, part, fleet_tokens if not index else [])
+            await start_worker(
+                exits,
+                stack,
+                scenario,
+                part,
+                fleet_tokens if not index else [],
+                ring_place=index if scenario.ring else None,
+            )
             for index, part in enumerate(_parts_of(trips, scenario.generator_processes))
         ]
         return await _Run(scenario, stack, workers, say).run()
@@ -199,10 +206,13 @@ class _Run:
             "location-2": scenario.follower_count,
             "envoy": both if scenario.route is Route.EDGE else 0,
         }
-        if scenario.spread:
-            streams |= {"location-1": both // 2, "location-2": both // 2}
+        if scenario.spread or scenario.ring:
+            names = [f"location-{one + 1}" for one in range(scenario.location_processes)]
+            streams |= dict.fromkeys(names, both // len(names))
         return {
-            name: (after[name] - before[name]) / count for name, count in streams.items() if count
+            name: (after[name] - before[name]) / count
+            for name, count in streams.items()
+            if count and name in after
         }
 
     async def _conflated(self) -> float:
@@ -225,7 +235,9 @@ class _Run:
     async def _metrics(self) -> list[tuple[str, float]]:
         lines: list[tuple[str, float]] = []
         async with httpx.AsyncClient(trust_env=False, timeout=10.0) as client:
-            for name in ("location-1", "location-2"):
+            for name in self._process_ids:
+                if not name.startswith("location-"):
+                    continue
                 answer = await client.get(self._stack.services[name].metrics_url)
                 for line in answer.text.splitlines():
                     if not line.startswith("#"):

@@ -13,7 +13,10 @@ class Route(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Is one load. Positions are sent evenly spread; drivers are on process 1, followers on 2."""
+    """Is one load. Positions are sent evenly spread; drivers are on process 1, followers on 2.
+
+    In a ring each process has as many drivers as the others, whose followers are on the next one.
+    """
 
     name: str
     about: str
@@ -31,6 +34,7 @@ class Scenario:
     tick_seconds: float = 0.005
     sends: bool = True
     spread: bool = False
+    ring: bool = False
 
     @property
     def positions_per_second(self) -> float:
@@ -41,6 +45,18 @@ class Scenario:
     def follower_count(self) -> int:
         """Return how many followers there are in all."""
         return self.drivers * self.followers_per_trip + self.fleet_followers
+
+
+def _ring(processes: int) -> Scenario:
+    """Return the load in which every process has the same to do, however many there are."""
+    return Scenario(
+        name=f"ring-{processes}",
+        about=f"3,000 positions a second on each of {processes} processes, followers on the next",
+        drivers=600 * processes,
+        location_processes=processes,
+        generator_processes=processes,
+        ring=True,
+    )
 
 
 SCENARIOS = {
@@ -84,6 +100,9 @@ SCENARIOS = {
             fleet_followers=20,
             warmup_seconds=6.0,
         ),
+        _ring(1),
+        _ring(2),
+        _ring(3),
         Scenario(
             name="storm",
             about="5,000 driver streams opened at once through Envoy; none may be refused",

@@ -46,9 +46,17 @@ async def start_worker(
     scenario: Scenario,
     trips: list[BenchTrip],
     fleet_tokens: list[str],
+    *,
+    ring_place: int | None = None,
 ) -> Worker:
-    """Start a generator for these trips and followers of the fleet; `exits` ends it."""
+    """Start a generator for these trips and followers of the fleet; `exits` ends it.
+
+    At a place in a ring its drivers are on the process of that place, its followers on the next.
+    """
     names = {"driver": "location-1", "follower": "location-2"}
+    if ring_place is not None:
+        following = (ring_place + 1) % scenario.location_processes
+        names = {"driver": f"location-{ring_place + 1}", "follower": f"location-{following + 1}"}
     config: dict[str, Any] = {
         **asdict(scenario),
         "open_per_second": scenario.open_per_second / scenario.generator_processes,
