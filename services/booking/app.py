@@ -13,12 +13,12 @@ from services.booking.domain.booking_overrides import BookedSeatsByHand
 from services.booking.manifest_calls import ManifestCalls
 from services.booking.operations.layouts import Layouts
 from services.booking.operations.manifests import Manifests
-from services.booking.operations.request_upkeep import RequestUpkeep
 from services.booking.operations.scans import Scans
 from services.booking.operations.search import Search
 from services.booking.operations.ticket_keys import TicketKeys
 from services.booking.operations.tickets import Tickets
 from services.booking.operations.trips import Trips
+from services.booking.operations.upkeep import Upkeep
 from services.booking.passenger_vault import KeyRing, PassengerVault
 from services.booking.seating import Seating, open_tail
 from services.booking.selling import Selling
@@ -244,7 +244,7 @@ def _trips(
     *,
     clock: Clock,
     ids: IdSource,
-) -> tuple[TripCalls, RequestUpkeep]:
+) -> tuple[TripCalls, Upkeep]:
     """Return what serves trips and seat layouts, and what looks after their request ids."""
     trip_store = PostgresTripStore(database, clock)
     trips = Trips(
@@ -263,7 +263,7 @@ def _trips(
         chunk=settings.booking_search_chunk,
         chunks_max=settings.booking_search_chunks_max,
     )
-    upkeep = RequestUpkeep(
+    upkeep = Upkeep(
         store=PostgresRequestStore(database),
         clock=clock,
         days_kept=settings.booking_request_days_kept,
