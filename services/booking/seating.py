@@ -14,14 +14,12 @@ from services.booking.operations.overrides import BookedSeatsFor, Overrides
 from services.booking.operations.seat_batcher import SeatBatcher
 from services.booking.operations.seat_hub import SeatHub
 from services.booking.operations.seat_maps import SeatMaps
-from services.booking.operations.upkeep import Upkeep
 from services.booking.override_calls import OverrideCalls
 from services.booking.ports.trips import LayoutStore, TripStore
 from services.booking.seat_map_calls import SeatMapCalls
 from services.booking.seat_messages import Convert, HappeningMessages
 from services.booking.settings import BookingSettings
 from services.booking.store.event_tail import ValkeyEventTail
-from services.booking.store.holds import PostgresEndedHolds
 from services.booking.store.seat_batch import StorePart
 from services.booking.store.seat_cache import ValkeySeatCache
 from services.booking.store.seat_maps import PostgresSeatMapStore
@@ -106,17 +104,7 @@ class Seating:
             clock=clock,
             sweep_seconds=settings.booking_sweep_seconds,
         )
-        upkeep = Upkeep(
-            store=PostgresEndedHolds(database),
-            clock=clock,
-            days_kept=settings.booking_hold_days_kept,
-        )
-        self.background: Sequence[Background] = (
-            self.batcher.run,
-            hub.run,
-            sweep.run,
-            upkeep.run,
-        )
+        self.background: Sequence[Background] = (self.batcher.run, hub.run, sweep.run)
 
 
 def open_tail(stack: AsyncExitStack, settings: BookingSettings) -> Valkey:

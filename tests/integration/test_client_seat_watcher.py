@@ -7,7 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.support.client_server import TRIP_ID, Refusal, ScriptedServer, WatchLeg, scripted_server
+from tests.support.client_refusal import Refusal
+from tests.support.client_server import TRIP_ID, ScriptedServer, WatchLeg, scripted_server
 from tests.support.waiting import until
 from wayfare.booking.v1 import seat_map_pb2
 from wayfare_client import SeatWatcher, WayfareError, reasons
