@@ -7,7 +7,9 @@ fresh by it: that many phones would not fit beside the stack on one machine.
 
 import argparse
 import asyncio
+import os
 import random
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 import grpc
+import httpx
 import uvloop
 from rich.console import Console
 
@@ -45,16 +48,23 @@ _SOUTH, _WEST, _NORTH, _EAST = 53.32, -3.05, 53.50, -2.75
 # What a location process gathers in a tick: Valkey answers nobody while it takes a batch.
 _BATCH = 64
 _REFRESH_SECONDS = 24.0
+# Everybody's first question also shows a token that nobody has seen, and the first one connects.
+_WARM_SECONDS = 2.0
+_METHOD = "/wayfare.location.v1.LocationService/ListNearbyDrivers"
 
 
 @dataclass(slots=True)
 class Answers:
-    """Holds how long questions took, in seconds, and how many drivers came back."""
+    """Holds how long questions took, in seconds, and how many drivers came back.
+
+    `served` is how many the server counted, and for how many seconds in all it had them in hand.
+    """
 
     seconds: list[float]
     drivers: int = 0
     degraded: int = 0
     refused: int = 0
+    served: Sequence[float] = (0.0, 0.0)
 
 
 class City:
@@ -146,7 +156,7 @@ async def ask(
     async with grpc.aio.insecure_channel(address) as channel:
         stub = location_service_pb2_grpc.LocationServiceStub(channel)
 
-        async def one(token: str) -> None:
+        async def one(token: str, *, counted: bool) -> None:
             request = location_service_pb2.ListNearbyDriversRequest(
                 radius_meters=radius_meters, page_size=limit
             )
@@ -160,15 +170,18 @@ async def ask(
             except grpc.aio.AioRpcError:
                 answers.refused += 1
                 return
+            if not counted:
+                return
             answers.seconds.append(time.monotonic() - began)
             answers.drivers += len(answer.drivers)
             answers.degraded += answer.degraded
 
         begin = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            for number in range(int(per_second * seconds)):
+            for number in range(int(per_second * (_WARM_SECONDS + seconds))):
                 await asyncio.sleep(max(0.0, begin + number / per_second - time.monotonic()))
-                group.create_task(one(tokens[number % len(tokens)]))
+                counted = number >= per_second * _WARM_SECONDS
+                group.create_task(one(tokens[number % len(tokens)], counted=counted))
     return answers
 
 
@@ -213,6 +226,8 @@ async def bench(options: argparse.Namespace, console: Console) -> None:
         process_ids = {
             name: one.pid for name, one in stack.processes().items() if one.pid is not None
         }
+        process_ids["generator"] = os.getpid()
+        served = await _served(stack)
         before = read_cpu(process_ids)
         # As many people as ask, because each may ask twice a second.
         count = 2 * int(options.questions)
@@ -223,10 +238,28 @@ async def bench(options: argparse.Namespace, console: Console) -> None:
             )
             answers = await asyncio.wrap_future(asking)
         after = read_cpu(process_ids)
+        answers.served = [
+            now - then for now, then in zip(await _served(stack), served, strict=True)
+        ]
         sent = (await worker.ask("stop"))["sent"]
         await cancel_all([fresh])
         cpu = {name: after.parts[name] - before.parts[name] for name in after.parts}
+        # The stack's processes are children of this one.
+        cpu["generator"] -= sum(used for name, used in cpu.items() if name != "generator")
+        cpu["others on the machine"] = after.machine - before.machine - sum(cpu.values())
         _print(console, options, answers, sent, cpu, after.at - before.at)
+
+
+async def _served(stack: EmbeddedStack) -> list[float]:
+    """Return how many questions location-2 answered, and for how many seconds it had them."""
+    async with httpx.AsyncClient(trust_env=False) as web:
+        text = (await web.get(stack.services["location-2"].metrics_url)).text
+    found = []
+    for what in ("count", "sum"):
+        name = re.escape(f'wayfare_rpc_seconds_{what}{{method="{_METHOD}"}}')
+        match = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+        found.append(float(match[1]) if match else 0.0)
+    return found
 
 
 def _free(trip: BenchTrip) -> BenchTrip:
@@ -258,6 +291,8 @@ def _print(
     for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)):
         value = ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
         console.print(f"  {name} {value:.2f} ms")
+    count, in_hand = answers.served
+    console.print(f"  of it in the server's hands: {in_hand / max(1.0, count) * 1000:.2f} ms, mean")
     refreshed = (options.drivers - options.phones) / _REFRESH_SECONDS
     console.print(
         f"positions meanwhile: {sent / seconds:,.0f} a second by phones,"
@@ -267,7 +302,7 @@ def _print(
         "CPU, % of a core: "
         + ", ".join(f"{name} {used / seconds * 100:.1f}" for name, used in cpu.items())
     )
-    per_question = cpu["location-2"] / max(1, len(ordered)) * 1e6
+    per_question = cpu["location-2"] / max(1.0, count) * 1e6
     console.print(f"location-2 per question: {per_question:.0f} µs")
     console.print("machine: " + ", ".join(f"{k} {v}" for k, v in describe_machine().items()))
 

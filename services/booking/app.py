@@ -13,12 +13,12 @@ from services.booking.domain.booking_overrides import BookedSeatsByHand
 from services.booking.manifest_calls import ManifestCalls
 from services.booking.operations.layouts import Layouts
 from services.booking.operations.manifests import Manifests
-from services.booking.operations.request_upkeep import RequestUpkeep
 from services.booking.operations.scans import Scans
 from services.booking.operations.search import Search
 from services.booking.operations.ticket_keys import TicketKeys
 from services.booking.operations.tickets import Tickets
 from services.booking.operations.trips import Trips
+from services.booking.operations.upkeep import Upkeep
 from services.booking.passenger_vault import KeyRing, PassengerVault
 from services.booking.seating import Seating, open_tail
 from services.booking.selling import Selling
@@ -26,6 +26,7 @@ from services.booking.servicer import BookingServicer
 from services.booking.settings import BookingSettings
 from services.booking.store.boarding import PostgresBoardingStore
 from services.booking.store.booking_part import BookingPart
+from services.booking.store.holds import PostgresEndedHolds
 from services.booking.store.layouts import PostgresLayoutStore
 from services.booking.store.manifests import PostgresManifestStore
 from services.booking.store.requests import PostgresRequestStore
@@ -106,7 +107,7 @@ async def wire(
     stack.push_async_callback(rate_limiter.close)
 
     layout_store = PostgresLayoutStore(database, clock)
-    trip_calls, upkeep = _trips(settings, database, layout_store, clock=clock, ids=ids)
+    trip_calls = _trips(settings, database, layout_store, clock=clock, ids=ids)
 
     ticket_keys = _ticket_keys(settings, database, clock=clock, ids=ids)
     vault = _vault(settings)
@@ -154,8 +155,8 @@ async def wire(
     )
     add_BookingServiceServicer_to_server(servicer, rpc.server)
     rpc.on_drain(seating.seat_map_calls.drain_all)
-    relay = _relay(settings, database, valkey)
-    return rpc, [upkeep.run, relay.run, *seating.background, *selling.background]
+    own = [_relay(settings, database, valkey).run, *_upkeep(settings, database, clock)]
+    return rpc, [*own, *seating.background, *selling.background]
 
 
 async def _opened(stack: AsyncExitStack, settings: BookingSettings) -> tuple[Database, Valkey]:
@@ -244,8 +245,8 @@ def _trips(
     *,
     clock: Clock,
     ids: IdSource,
-) -> tuple[TripCalls, RequestUpkeep]:
-    """Return what serves trips and seat layouts, and what looks after their request ids."""
+) -> TripCalls:
+    """Return what serves trips and seat layouts."""
     trip_store = PostgresTripStore(database, clock)
     trips = Trips(
         store=trip_store,
@@ -263,12 +264,20 @@ def _trips(
         chunk=settings.booking_search_chunk,
         chunks_max=settings.booking_search_chunks_max,
     )
-    upkeep = RequestUpkeep(
+    return TripCalls(trips=trips, layouts=layouts, search=search, clock=clock)
+
+
+def _upkeep(settings: BookingSettings, database: Database, clock: Clock) -> Sequence[Background]:
+    """Return what forgets old request ids, and holds that ended."""
+    requests = Upkeep(
         store=PostgresRequestStore(database),
         clock=clock,
         days_kept=settings.booking_request_days_kept,
     )
-    return TripCalls(trips=trips, layouts=layouts, search=search, clock=clock), upkeep
+    holds = Upkeep(
+        store=PostgresEndedHolds(database), clock=clock, days_kept=settings.booking_hold_days_kept
+    )
+    return (requests.run, holds.run)
 
 
 def _vault(settings: BookingSettings) -> PassengerVault:

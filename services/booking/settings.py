@@ -34,6 +34,9 @@ class BookingSettings(ServiceSettings):
     booking_request_days_kept: int = Field(
         30, ge=1, description="Days for which a request_id of trips and layouts is remembered."
     )
+    booking_hold_days_kept: int = Field(
+        2, ge=1, description="Days for which a hold that ended without a booking is remembered."
+    )
     booking_batch_max: int = Field(
         400, ge=1, le=2_000, description="Changes of seats that are committed together at most."
     )

@@ -82,7 +82,7 @@ async def wire(
     nearby = Nearby(
         views=stores.views,
         last_known=stores.history,
-        fix_of=view_messages.fix_of_payload,
+        fix_of=view_messages.place_of_payload,
         clock=clock,
     )
     view_streams = _view_streams(settings, clock, stores, nearby)

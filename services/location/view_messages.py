@@ -1,7 +1,6 @@
 """Encodes what followers of fleets, of nearby drivers and of alerts get. Pure."""
 
 import hashlib
-import hmac
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -102,6 +101,16 @@ def fix_of_payload(payload: bytes) -> Fix | None:
     return None if position is None else convert.fix_of(position)
 
 
+def place_of_payload(payload: bytes) -> Fix | None:
+    """Return where and when, without what else the phone told, or None when it is empty."""
+    if not payload:
+        return None
+    position = trip_update_pb2.TripUpdate.FromString(payload).position
+    location = position.location
+    when = convert.milliseconds_of(position.capture_time)
+    return Fix(location.latitude, location.longitude, when)
+
+
 def fleet_filter(request: location_service_pb2.FollowFleetRequest) -> FleetFilter:
     """Return by what a follower narrows the fleet."""
     if request.HasField("vehicles"):
@@ -133,9 +142,9 @@ def fleet_drain(drained: Drained) -> bytes:
 
 def nearby_driver(found: Found, handle_key: bytes) -> fleet_pb2.NearbyDriver:
     """Return a driver as people see it who look for a ride; `handle_key` hides who it is."""
-    digest = hmac.new(handle_key, found.driver.driver_id.encode(), hashlib.sha256).hexdigest()
+    digest = hashlib.blake2b(found.driver.driver_id.encode(), digest_size=8, key=handle_key)
     driver = fleet_pb2.NearbyDriver(
-        driver_handle=digest[:16],
+        driver_handle=digest.hexdigest(),
         vehicle_class=found.driver.vehicle_class,  # type: ignore[arg-type]
         position=convert.position_of_payload(found.driver.payload),
         distance_meters=round(found.hit.distance_meters, 1),

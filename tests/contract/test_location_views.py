@@ -16,7 +16,7 @@ from services.location.operations.relay import OutboxRelay, PresenceChange, Pres
 from services.location.ports.live import POSITION, Publisher, Update
 from services.location.store.live import ValkeyLiveStore
 from services.location.store.views import ValkeyViewStore
-from services.location.view_messages import fix_of_payload
+from services.location.view_messages import fix_of_payload, place_of_payload
 from services.shared.clock import SystemClock
 from tests.support.location_fakes import BUCKETS
 from tests.support.location_stores import opened_live_store
@@ -192,6 +192,44 @@ async def test_when_all_is_quiet_nearby_is_exactly_the_model(stores: Stores) -> 
         here = Fix(LATITUDE, LONGITUDE, 0)
         inside = {key for key, fix in newest.items() if distance_meters(here, fix) <= radius}
         assert {one.driver.driver_id for one in found} == inside
+
+
+async def test_the_nearest_of_many_are_exactly_those_of_the_model(stores: Stores) -> None:
+    """Of more than are asked for, wherever they are: crowded, far apart, too old, on one spot."""
+    randomness = random.Random(13)
+    now = now_milliseconds()
+    fixes: dict[str, Fix] = {}
+    for number in range(300):
+        # A crowd around a stand, on it, and ever fewer drivers up to 5 km away.
+        spread = (0.0, 0.001, 0.004, 0.04)[number % 4]
+        age = 70_000 if number % 3 == 0 and spread < 0.04 else randomness.randrange(20_000)
+        fixes[new_id()] = Fix(
+            LATITUDE + randomness.uniform(-spread, spread),
+            LONGITUDE + randomness.uniform(-spread, spread) * 1.6,
+            now - age,
+        )
+
+    for number, (driver, fix) in enumerate(fixes.items()):
+        await begin(stores.live[0], driver, vehicle_class=number % 4)
+        await report(stores.live[1], driver, fix)
+    nearby = Nearby(
+        views=stores.views, last_known=stores.views, fix_of=place_of_payload, clock=SystemClock()
+    )
+    for number in range(40):
+        away = (0.0, 0.002, 0.02, 0.05)[number % 4]
+        here = Fix(LATITUDE + randomness.uniform(-away, away), LONGITUDE, 0)
+        radius, most = randomness.choice([200.0, 2_000.0, 5_000.0]), randomness.choice([1, 9, 51])
+        place = Place(
+            tenant_id=TENANT,
+            latitude=here.latitude,
+            longitude=here.longitude,
+            radius_meters=radius,
+        )
+        found, _ = await nearby.search(place, most=most)
+        fresh = (fix for fix in fixes.values() if now - fix.capture_milliseconds < 60_000)
+        wanted = sorted(distance_meters(here, fix) for fix in fresh)
+        wanted = [distance for distance in wanted if distance <= radius][:most]
+        assert [one.hit.distance_meters for one in found] == pytest.approx(wanted, abs=0.001)
 
 
 async def test_coming_and_going_is_told_once_and_numbered(stores: Stores) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.booking.operations.request_upkeep import RequestUpkeep
+from services.booking.operations.upkeep import Upkeep
 from services.booking.store.requests import PostgresRequestStore
 from services.shared.clock import SystemClock
 from services.shared.postgres import open_database
@@ -84,9 +84,9 @@ async def test_old_request_ids_are_forgotten_and_young_ones_kept(
         await booking.trip()
         store = PostgresRequestStore(database)
 
-        young = await RequestUpkeep(store=store, clock=clock, days_kept=1).forget_old()
-        old = await RequestUpkeep(store=store, clock=clock, days_kept=0).forget_old()
-        gone = await RequestUpkeep(store=store, clock=clock, days_kept=0).forget_old()
+        young = await Upkeep(store=store, clock=clock, days_kept=1).forget_old()
+        old = await Upkeep(store=store, clock=clock, days_kept=0).forget_old()
+        gone = await Upkeep(store=store, clock=clock, days_kept=0).forget_old()
     finally:
         await database.close()
 

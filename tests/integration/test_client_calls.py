@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
+from tests.support.client_refusal import Refusal
 from tests.support.client_server import (
     QUICK,
     TENANT_ID,
     TRIP_ID,
-    Refusal,
     ScriptedServer,
     scripted_server,
 )

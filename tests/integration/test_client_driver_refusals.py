@@ -6,7 +6,8 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from tests.support.client_server import QUICK, TRIP_ID, Refusal, ScriptedServer, scripted_server
+from tests.support.client_refusal import Refusal
+from tests.support.client_server import QUICK, TRIP_ID, ScriptedServer, scripted_server
 from tests.support.waiting import until
 from wayfare.location.v1 import driver_stream_pb2, trip_pb2
 from wayfare_client import DriverSession, SessionClosedError, WayfareError, reasons

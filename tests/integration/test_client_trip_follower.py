@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import grpc
 import pytest
 
+from tests.support.client_refusal import Refusal
 from tests.support.client_server import (
     QUICK,
     TRIP_ID,
     FollowLeg,
-    Refusal,
     ScriptedServer,
     scripted_server,
 )

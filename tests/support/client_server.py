@@ -1,7 +1,8 @@
 """A scripted server on a real socket, for tests of the Python client.
 
-Answers StreamDriver, FollowTrip and some unary calls as the contract says, and misbehaves as a test
-tells it: refuses, stays silent, drains, acknowledges late, rejects, ends streams, dies.
+Answers StreamDriver, FollowTrip, WatchSeats and some unary calls as the contract says, and
+misbehaves as a test tells it: refuses, stays silent, drains, acknowledges late, rejects, ends
+streams, dies.
 """
 
 import asyncio
@@ -9,17 +10,17 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf import any_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import error_details_pb2, status_pb2
 
+from tests.support.client_refusal import Refusal
+from wayfare.booking.v1 import seat_map_pb2
 from wayfare.identity.v1 import identity_service_pb2, session_pb2
 from wayfare.location.v1 import (
     driver_stream_pb2,
@@ -42,50 +43,6 @@ QUICK = ClientSettings(
     connect_seconds=5.0,
     goodbye_seconds=5.0,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Is a status with which the server answers."""
-
-    code: grpc.StatusCode
-    reason: str = ""
-    retry_after_seconds: float | None = None
-    fields: dict[str, str] = field(default_factory=dict)
-    metadata: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
-        """Return what carries the details."""
-        if not self.reason:
-            return ()
-        details: list[Any] = [
-            error_details_pb2.ErrorInfo(
-                reason=self.reason, domain="location.wayfare", metadata=self.metadata
-            )
-        ]
-        if self.retry_after_seconds is not None:
-            delay = Duration()
-            delay.FromTimedelta(timedelta(seconds=self.retry_after_seconds))
-            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-        if self.fields:
-            violations = [
-                error_details_pb2.BadRequest.FieldViolation(field=name, description=text)
-                for name, text in self.fields.items()
-            ]
-            details.append(error_details_pb2.BadRequest(field_violations=violations))
-        status = status_pb2.Status(code=self.code.value[0], message="refused by the script")
-        for detail in details:
-            packed = any_pb2.Any()
-            packed.Pack(detail)
-            status.details.append(packed)
-        return (("grpc-status-details-bin", status.SerializeToString()),)
-
-    async def give(self, context: Any) -> None:
-        """End a call with it."""
-        await context.abort(
-            self.code, "refused by the script", trailing_metadata=self.trailing_metadata
-        )
 
 
 class DriverLeg:
@@ -128,6 +85,16 @@ class FollowLeg(DriverLeg):
         await self.context.write(trip_update_pb2.TripUpdate(resume_token=resume_token, **update))
 
 
+class WatchLeg(DriverLeg):
+    """Is one WatchSeats call as the server sees it."""
+
+    resume_token = ""
+
+    async def update(self, resume_token: str = "", **update: Any) -> None:
+        """Send an update."""
+        await self.context.write(seat_map_pb2.SeatUpdate(resume_token=resume_token, **update))
+
+
 class ScriptedLocation:
     """Answers as the contract says, unless a test says otherwise."""
 
@@ -141,6 +108,7 @@ class ScriptedLocation:
         self.reject: dict[int, str] = {}
         self.drivers: list[DriverLeg] = []
         self.followers: list[FollowLeg] = []
+        self.watchers: list[WatchLeg] = []
         self.messages: list[driver_stream_pb2.DriverMessage] = []
         self.decided_seq = 0
         self.unary_calls: list[tuple[str, Any, dict[str, Any], float | None]] = []
@@ -188,6 +156,14 @@ class ScriptedLocation:
         # The headers tell the client that the stream stands.
         await context.send_initial_metadata(())
         self.followers.append(leg)
+        await self._until_ended(leg, asyncio.Event().wait())
+
+    async def watch_seats(self, request: Any, context: Any) -> None:
+        """Take in a watcher of seats; tests send the updates."""
+        leg = WatchLeg(context, await self._admit(context))
+        leg.resume_token = request.resume_token
+        await context.send_initial_metadata(())
+        self.watchers.append(leg)
         await self._until_ended(leg, asyncio.Event().wait())
 
     async def get_vehicle_position(self, request: Any, context: Any) -> Any:
@@ -333,6 +309,9 @@ class ScriptedServer:
                     },
                 ),
                 _handlers(
+                    "wayfare.booking.v1.BookingService", {"WatchSeats": location.watch_seats}
+                ),
+                _handlers(
                     "wayfare.identity.v1.IdentityService",
                     {"LogIn": identity.log_in, "RefreshSession": identity.refresh_session},
                 ),
@@ -348,7 +327,8 @@ class ScriptedServer:
             await self._server.stop(0)
             self._server = None
             # Their handlers notice a little later.
-            for leg in (*self.location.drivers, *self.location.followers):
+            location = self.location
+            for leg in (*location.drivers, *location.followers, *location.watchers):
                 leg.is_open = False
 
     def client(self, settings: ClientSettings = QUICK, **options: Any) -> WayfareClient:

@@ -6,7 +6,7 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
-from tests.support.client_server import Refusal
+from tests.support.client_refusal import Refusal
 from wayfare_client.call_status import CallStatus
 from wayfare_client.reasons import SessionSupersededError
 

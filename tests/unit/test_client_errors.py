@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from tests.support.client_server import Refusal
+from tests.support.client_refusal import Refusal
 from wayfare.booking.v1 import error_reason_pb2 as booking_reasons
 from wayfare.identity.v1 import error_reason_pb2 as identity_reasons
 from wayfare.ledger.v1 import error_reason_pb2 as ledger_reasons

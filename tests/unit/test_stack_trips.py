@@ -1,12 +1,15 @@
 """Trips that the `wayfare trips` commands make: prices, layouts, days, and what a feed becomes."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from services.booking.domain.layouts import layout_faults
@@ -21,6 +24,7 @@ from services.stack.trips.demo import demo_trips
 from services.stack.trips.fares import FareRule, read_fare_rule
 from services.stack.trips.feed import FeedDay, FeedRefusedError, Sale, read_day, trips_of
 from services.stack.trips.layouts import PLANS, plan_layout
+from services.stack.trips.listing import print_listing
 from services.stack.trips.scheduling import key_of
 from tests.support.gtfs_feeds import GOOD_FEED, changed, write_zip
 from wayfare.booking.v1 import layout_pb2, trip_pb2
@@ -249,3 +253,48 @@ def test_a_command_that_misses_something_says_what_to_do(
 
     assert isinstance(answer.exception, StackError)
     assert advice in str(answer.exception)
+
+
+def listing_of(trips: list[trip_pb2.Trip], *, width: int, terminal: bool = True) -> list[str]:
+    output = StringIO()
+    console = Console(file=output, width=width, force_terminal=terminal, color_system=None)
+    print_listing(console, trips)
+    return output.getvalue().splitlines()
+
+
+def listed_trips() -> list[trip_pb2.Trip]:
+    trips = demo_trips(coach(), RULE, now=NOON, days=1)[:3]
+    for number, trip in enumerate(trips):
+        trip.trip_id = f"0198c000-0000-7000-8000-00000000000{number}"
+    # What an operator writes is no markup.
+    trips[0].display_name = "X25 [red] Cairo – Hurghada"
+    return trips
+
+
+@pytest.mark.parametrize("width", [24, 40, 80, 119, 160, 400])
+def test_a_list_of_trips_is_whole_at_any_width(width: int) -> None:
+    trips = listed_trips()
+
+    lines = listing_of(trips, width=width)
+
+    words = " ".join(" ".join(lines).split())
+    for trip in trips:
+        assert any(trip.trip_id in line for line in lines)
+        for text in (trip.display_name, trip.stops[0].display_name, trip.stops[-1].display_name):
+            assert text in words
+    assert words.count("from 418.50 EGP") == len(trips)
+    assert "…" not in words
+    assert all(len(line.rstrip()) <= max(width, len("  " + trips[0].trip_id)) for line in lines)
+
+
+@pytest.mark.parametrize(("width", "terminal"), [(200, True), (80, False)])
+def test_a_wide_terminal_and_a_program_get_a_line_for_each_trip(
+    width: int, *, terminal: bool
+) -> None:
+    trips = listed_trips()
+
+    heading, *lines = listing_of(trips, width=width, terminal=terminal)
+
+    assert heading.split() == ["leaves", "trip", "from", "to", "price", "status", "id"]
+    assert [line.split()[-1] for line in lines] == [trip.trip_id for trip in trips]
+    assert re.match(r"2026-11-26 1\d:\d\d  X25 \[red\] Cairo", lines[0])

@@ -23,6 +23,7 @@ from wayfare_client.errors import (
 from wayfare_client.pacing import Pacing
 from wayfare_client.positions import make_position
 from wayfare_client.receipts import ReceiptInvalidError, verify_receipt, verify_seal
+from wayfare_client.seat_watcher import SeatWatcher
 from wayfare_client.settings import ClientSettings
 from wayfare_client.tokens import MemorySessionStore, SessionStore
 from wayfare_client.tracking import TripTracking
@@ -39,6 +40,7 @@ __all__ = [
     "MemorySessionStore",
     "Pacing",
     "ReceiptInvalidError",
+    "SeatWatcher",
     "SessionClosedError",
     "SessionStore",
     "SystemClock",

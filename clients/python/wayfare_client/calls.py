@@ -1,8 +1,8 @@
 """Unary calls as the contract wants them: credentials, deadline, retries by class, typed errors.
 
 WayfareClient wraps its channel in a PolicyChannel, so that the generated stubs, with their types,
-do all of this by themselves. Streaming methods pass through unchanged: DriverSession and
-TripFollower look after those.
+do all of this by themselves. Streaming methods pass through unchanged: DriverSession, TripFollower
+and SeatWatcher look after those.
 """
 
 import asyncio

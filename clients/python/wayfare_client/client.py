@@ -22,6 +22,7 @@ from wayfare_client.driver_listener import DriverListener
 from wayfare_client.driver_session import DriverSession
 from wayfare_client.pacing import Pacing
 from wayfare_client.reconnecting import Reconnector
+from wayfare_client.seat_watcher import SeatWatcher
 from wayfare_client.settings import ClientSettings
 from wayfare_client.tokens import AccessTokens, MemorySessionStore, SessionStore
 from wayfare_client.trip_follower import TripFollower
@@ -34,7 +35,7 @@ class WayfareClient:
 
     `identity`, `location`, `booking` and `ledger` are the generated stubs, and do by themselves
     what the contract asks of a client: credentials, deadline, retries by class, typed errors
-    (WayfareError). `drive` and `follow_trip` look after streams.
+    (WayfareError). `drive`, `follow_trip` and `watch_seats` look after streams.
     """
 
     def __init__(
@@ -181,6 +182,20 @@ class WayfareClient:
             self.tokens,
             trip_id=trip_id,
             resume_token=resume_token,
+            settings=self._settings,
+            reconnector=self._reconnector(),
+        )
+
+    def watch_seats(
+        self, trip_id: str, *, from_stop_id: str = "", to_stop_id: str = ""
+    ) -> SeatWatcher:
+        """Make a watcher of a trip's seats; from its first stop to its last if none are named."""
+        return SeatWatcher(
+            self.booking,
+            self.tokens,
+            trip_id=trip_id,
+            from_stop_id=from_stop_id,
+            to_stop_id=to_stop_id,
             settings=self._settings,
             reconnector=self._reconnector(),
         )

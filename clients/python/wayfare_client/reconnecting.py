@@ -1,6 +1,6 @@
 """When and whether to open a stream again.
 
-DriverSession and TripFollower ask after each stream that ended.
+DriverSession, TripFollower and SeatWatcher ask after each stream that ended.
 """
 
 import asyncio

@@ -1,13 +1,41 @@
-"""Turns holds into rows and back."""
+"""Turns holds into rows and back, and forgets those that ended."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from services.booking.domain.seats import HeldSeat, Hold, HoldState
+from services.shared.postgres import Database, Session
 
 COLUMNS = """hold_id::text, tenant_id::text, trip_id::text, user_id::text, state, from_stop_id,
   to_stop_id, from_stop_index, to_stop_index, seats, currency_code, expire_time, extension_count,
   is_together, booking_id::text, body_hash, create_time"""
+
+# Several processes may forget at once.
+_FORGET = """
+WITH old AS (
+  SELECT ctid FROM booking.holds
+  WHERE state IN ('RELEASED', 'EXPIRED') AND booking_id IS NULL AND expire_time < $1
+  ORDER BY expire_time LIMIT $2
+), gone AS (
+  DELETE FROM booking.holds WHERE ctid IN (SELECT ctid FROM old) RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
+
+
+class PostgresEndedHolds:
+    """Forgets holds that ended without a booking, of all tenants."""
+
+    def __init__(self, database: Database) -> None:
+        """Take the database of role wayfare_booking."""
+        self._database = database
+
+    async def forget(self, *, before: datetime, most: int) -> int:
+        """Forget at most so many whose time was over before; return how many were forgotten."""
+        async with self._database.transaction(Session(role="SWEEPER")) as connection:
+            count: int = await connection.fetchval(_FORGET, before, most)
+        return count
 
 
 def hold_of(row: Any) -> Hold:

@@ -1,7 +1,8 @@
 """Chooses the drivers near a point: by exact distance, and none that is too old. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from operator import itemgetter
+from typing import NamedTuple
 
 from services.location.domain.positions import Fix, distance_meters
 
@@ -9,21 +10,19 @@ OLDEST_MILLISECONDS = 60_000
 """Is how old a position may be that is shown to people who look for a ride."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(NamedTuple):
     """Is a free driver somewhere around. `key` says which one, to whoever asks."""
 
     key: str
     fix: Fix
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
+class Hit(NamedTuple):
     """Is a driver near the point: meters from it, and milliseconds since the position's capture."""
 
-    key: str
     distance_meters: float
     age_milliseconds: int
+    key: str
 
 
 def nearest(
@@ -40,12 +39,12 @@ def nearest(
     """
     here = Fix(latitude, longitude, now_milliseconds)
     hits = []
-    for candidate in candidates:
-        age = max(0, now_milliseconds - candidate.fix.capture_milliseconds)
+    for key, fix in candidates:
+        age = max(0, now_milliseconds - fix.capture_milliseconds)
         if age > OLDEST_MILLISECONDS:
             continue
-        distance = distance_meters(here, candidate.fix)
+        distance = distance_meters(here, fix)
         if distance <= radius_meters:
-            hits.append(Hit(key=candidate.key, distance_meters=distance, age_milliseconds=age))
-    hits.sort(key=lambda hit: (hit.distance_meters, hit.age_milliseconds))
+            hits.append(Hit(distance, age, key))
+    hits.sort(key=itemgetter(0, 1))
     return hits

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from services.location.domain.nearby import OLDEST_MILLISECONDS, Candidate, Hit, nearest
 from services.location.domain.positions import Fix
@@ -25,8 +25,7 @@ class Place:
     vehicle_class: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """Is a driver near a point."""
 
     driver: FreeDriver
@@ -82,7 +81,7 @@ class Nearby:
         for driver in known.values():
             fix = self._fix_of(driver.payload)
             if fix is not None:
-                candidates.append(Candidate(key=driver.driver_id, fix=fix))
+                candidates.append(Candidate(driver.driver_id, fix))
         hits = nearest(
             candidates,
             latitude=place.latitude,
@@ -90,7 +89,7 @@ class Nearby:
             radius_meters=place.radius_meters,
             now_milliseconds=int(self._clock.now().timestamp() * 1000),
         )
-        return [Found(driver=known[hit.key], hit=hit) for hit in hits[:most]], degraded
+        return [Found(known[hit.key], hit) for hit in hits[:most]], degraded
 
     async def _ask(
         self, source: LastKnown, place: Place, most: int, now_milliseconds: int

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FreeDriver:
-    """Is a driver without a trip. `payload` is a TripUpdate with the newest position."""
+class FreeDriver(NamedTuple):
+    """Is a driver without a trip. `payload` is a TripUpdate with the newest position.
+
+    A tuple, because a question makes one for every driver around.
+    """
 
     driver_id: str
     vehicle_class: int

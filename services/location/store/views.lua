@@ -66,33 +66,43 @@ local function nearest_of_classes(prefix, args, radius, count)
   return hits, complete
 end
 
+-- Returns {driver, capture_ms, class, payload, ...} of those hits that are not too old, the nearest first, and up to which distance all
+-- must be known for the `most` nearest to be among them, or nil if these are fewer. Valkey rounds to its geohash and takes the earth for
+-- a larger sphere: who is up to 1.2 % and four meters farther by its measure may be nearer.
+local function fresh_rows(prefix, hits, most, oldest)
+  local rows, found, reach = {}, 0, nil
+  for _, hit in ipairs(hits) do
+    if reach and hit[2] > reach then break end
+    local state = redis.call('HMGET', prefix .. 'driver:' .. hit[1], 'capture', 'payload')
+    if state[1] and state[2] and tonumber(state[1]) >= oldest then
+      local n = #rows
+      rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4] = hit[1], state[1], hit[3], state[2]
+      found = found + 1
+      if found == most then reach = hit[2] * 1.012 + 4 end
+    end
+  end
+  return rows, reach
+end
+
 -- args: tenant, longitude, latitude, radius_m, least radius_m to begin with, most drivers, oldest capture_ms, then the classes ('' is
 -- one too). Returns {driver, capture_ms, class, payload, ...}, at least as many as asked for if there are; the caller measures
--- distances exactly. The radius grows, because sorting all drivers of a city takes long.
+-- distances exactly. The radius grows to where by the density found so far there are enough, because sorting and reading all
+-- drivers of a city takes long.
 local function nearby(keys, args)
   local prefix, largest, most, oldest = prefix_of(keys), tonumber(args[4]), tonumber(args[6]), tonumber(args[7])
   local radius, count = math.min(tonumber(args[5]), largest), most + 16
   while true do
     local hits, complete = nearest_of_classes(prefix, args, radius, count)
     if #hits >= most or radius >= largest then
-      local rows, found = {}, 0
-      for _, hit in ipairs(hits) do
-        -- A few more than asked for: Valkey rounds distances, and the caller decides who is nearer.
-        if hit[2] > complete or found >= most + 16 then break end
-        local state = redis.call('HMGET', prefix .. 'driver:' .. hit[1], 'capture', 'payload')
-        if state[1] and state[2] and tonumber(state[1]) >= oldest then
-          local n = #rows
-          rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4] = hit[1], state[1], hit[3], state[2]
-          found = found + 1
-        end
-      end
-      if found >= most or (radius >= largest and complete == math.huge) then return rows end
+      local rows, reach = fresh_rows(prefix, hits, most, oldest)
+      local all = radius >= largest and complete == math.huge
+      if all or (reach and reach <= math.min(radius, complete)) then return rows end
     end
     if complete < math.huge then
-      -- Too many of the nearest are too old.
+      -- Too many of the nearest are too old, or at the same distance.
       count = count * 4
     else
-      radius = math.min(radius * 2, largest)
+      radius = math.min(radius * math.max(1.3, math.min(4, math.sqrt(1.3 * most / #hits))), largest)
     end
   end
 end

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -13,9 +12,7 @@ import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
-from services.shared.money import minor_units_exponent, money_from_proto
 from services.stack.command.console import console
 from services.stack.command.gtfs import FeedArgument, print_broken
 from services.stack.command.session import EdgeOption, edge_of
@@ -27,6 +24,7 @@ from services.stack.trips.demo import FROM_STOP, TO_STOP, demo_trips
 from services.stack.trips.fares import FareRule, read_fare_rule
 from services.stack.trips.feed import STOPS_MAX, FeedRefusedError, Sale, read_day, trips_of
 from services.stack.trips.layouts import find_layout
+from services.stack.trips.listing import print_listing
 from services.stack.trips.scheduling import Scheduled, schedule_trips
 from wayfare.booking.v1 import booking_service_pb2 as pb
 from wayfare.booking.v1 import trip_pb2
@@ -187,37 +185,9 @@ async def _list(day: date | None, edge: str) -> None:
     if not page.trips:
         console.print("There are no trips: see `wayfare trips demo` and `wayfare trips import`.")
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("leaves", "trip", "from", "to", "price", "status", "id"):
-        table.add_column(heading, no_wrap=heading in {"leaves", "id"})
-    for trip in page.trips:
-        table.add_row(*_row(trip))
-    console.print(table)
+    print_listing(console, page.trips)
     if page.next_page_token:
         console.print(f"… and more; the first {_SHOWN_MAX} are shown.")
-
-
-def _row(trip: trip_pb2.Trip) -> tuple[str, ...]:
-    first, last = trip.stops[0], trip.stops[-1]
-    zone = ZoneInfo(trip.time_zone)
-    leaves = first.scheduled_departure_time.ToDatetime(UTC).astimezone(zone)
-    unit = trip.fares[0].leg_prices[0].currency_code
-    prices = [
-        sum(money_from_proto(price).amount_minor for price in fare.leg_prices)
-        for fare in trip.fares
-    ]
-    exponent = minor_units_exponent(unit)
-    price = f"from {Decimal(min(prices)).scaleb(-exponent):.{exponent}f} {unit}"
-    status = trip_pb2.TripStatus.Name(trip.status).removeprefix("TRIP_STATUS_").lower()
-    return (
-        f"{leaves:%Y-%m-%d %H:%M}",
-        escape(trip.display_name),
-        escape(first.display_name),
-        escape(last.display_name),
-        price,
-        status,
-        trip.trip_id,
-    )
 
 
 async def _schedule_visibly(client: WayfareClient, wanted: list[trip_pb2.Trip]) -> Scheduled:

@@ -1,4 +1,4 @@
-"""Forgets old request ids, so that their table does not grow for ever."""
+"""Forgets what nobody asks for any more, so that tables do not grow for ever."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -14,19 +14,19 @@ _MOST = 10_000
 _REST_SECONDS = 600.0
 
 
-class RequestStore(Protocol):
-    """Keeps request ids."""
+class ForgetfulStore(Protocol):
+    """Keeps request ids, or holds."""
 
     async def forget(self, *, before: datetime, most: int) -> int:
-        """Forget at most so many that came before a time; return how many were forgotten."""
+        """Forget at most so many that ended before a time; return how many were forgotten."""
         ...
 
 
-class RequestUpkeep:
-    """Forgets request ids that are older than anybody repeats."""
+class Upkeep:
+    """Forgets what is older than anybody asks for, in batches. Any number of processes may."""
 
-    def __init__(self, *, store: RequestStore, clock: Clock, days_kept: int) -> None:
-        """Keep them for so many days."""
+    def __init__(self, *, store: ForgetfulStore, clock: Clock, days_kept: int) -> None:
+        """Keep everything for so many days."""
         self._store = store
         self._clock = clock
         self._kept = timedelta(days=days_kept)
@@ -46,5 +46,5 @@ class RequestUpkeep:
             try:
                 await self.forget_old()
             except DependencyUnavailableError:
-                _log.warning("request_upkeep_waits", dependency="postgresql")
+                _log.warning("upkeep_waits", dependency="postgresql")
             await asyncio.sleep(_REST_SECONDS)
