@@ -159,3 +159,23 @@ def stream(behavior: Callable[[Any, Any], Any]) -> Handler:
 async def echo(request: bytes, _context: Any) -> bytes:
     """Answer with what was asked."""
     return request
+
+
+async def hold(_requests: Any, context: Any) -> None:
+    """Hold the call open, and read nothing."""
+    await context.send_initial_metadata(())
+    await asyncio.sleep(60)
+
+
+async def goaway_of(peer: WirePeer) -> h2.ErrorCode:
+    """Return with which error the connection ended."""
+    [last] = await peer.sent_of(h2.GOAWAY)
+    assert peer.transport.closed
+    return h2.ErrorCode(h2.NUMBER.unpack_from(last.payload, 4)[0])
+
+
+async def reset_of(peer: WirePeer) -> h2.ErrorCode:
+    """Return with which error the one stream ended; the connection goes on."""
+    [reset] = await peer.sent_of(h2.RST_STREAM)
+    assert not peer.transport.closed
+    return h2.ErrorCode(reset.number)

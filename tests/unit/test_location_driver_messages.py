@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 from typing import Any
 
-import pytest
-
-from services.location.domain.positions import PositionGate, PositionRules
+from services.location.domain.positions import Fix, PositionGate, PositionRules, Refusal
 from services.location.domain.trips import TripStatus
 from services.location.driver_messages import DriverMessages
 from services.location.operations.batcher import UpdateBatcher
@@ -27,8 +25,9 @@ IN_FLIGHT_MAX = 4
 class Drive:
     """Is a call over which a driver sends, and what becomes of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: PositionGate | None) -> None:
         self.live = MemoryLiveStore()
+        self._gate = gate or PositionGate(PositionRules(positions_per_minute=600))
         self.driver_id = new_id()
         self.batcher = UpdateBatcher(
             live=self.live, tick_seconds=0.002, pending_max=100, on_degraded=lambda _: None
@@ -56,7 +55,7 @@ class Drive:
             trip_id="",
             trip_status=TripStatus(""),
             resume_seq=0,
-            gate=PositionGate(PositionRules(positions_per_minute=600)),
+            gate=self._gate,
             batcher=self.batcher,
             token_expire_time=None,
         )
@@ -91,9 +90,9 @@ class Drive:
 
 
 @contextlib.asynccontextmanager
-async def driving() -> Any:
+async def driving(gate: PositionGate | None = None) -> Any:
     """Open a call whose updates are written until the block ends."""
-    drive = Drive()
+    drive = Drive(gate)
     writing = asyncio.create_task(drive.batcher.run())
     drive.peer.open()
     await drive.opened.wait()
@@ -164,12 +163,15 @@ async def test_a_broken_message_spoils_nothing() -> None:
         assert drive.messages.error is None
 
 
-async def test_an_error_of_our_own_ends_the_stream_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
+class BrokenGate(PositionGate):
+    """Fails, as code with a fault does."""
+
+    def judge(self, fix: Fix, now_milliseconds: int) -> Refusal | None:
         raise ValueError("broken")
 
-    async with driving() as drive:
-        monkeypatch.setattr(drive.session, "receive_position", fail, raising=False)
+
+async def test_an_error_of_our_own_ends_the_stream_with_it() -> None:
+    async with driving(BrokenGate(PositionRules())) as drive:
         drive.send(1)
         await until(lambda: drive.messages.is_done)
 

@@ -46,6 +46,7 @@ from services.shared.rpc.wire.headers import (
     Fields,
     MalformedRequestError,
     RefusedRequestError,
+    Request,
     check_trailers,
     refused,
     request_of,
@@ -70,6 +71,7 @@ class Site:
 
     find_handler: Callable[[str], "Handler | None"]
     limits: Limits
+    read_request: Callable[[Fields], Request] = request_of
     connections: set[Any] = field(default_factory=set)
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
@@ -209,7 +211,7 @@ class Peer:
 
     def _open(self, stream_id: int, fields: Fields, *, ends_stream: bool) -> None:
         try:
-            request = request_of(fields)
+            request = self._site.read_request(fields)
             handler = self._site.find_handler(request.path)
             if handler is None:
                 raise refused(12, "no method has this name")

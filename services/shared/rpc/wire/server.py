@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from services.shared.rpc.wire.connection import Connection
+from services.shared.rpc.wire.headers import Fields, Request, request_of
 from services.shared.rpc.wire.limits import Limits
 from services.shared.rpc.wire.peer import Site
 
@@ -32,14 +33,21 @@ class WireServer:
     """Is a gRPC server on the running loop."""
 
     def __init__(
-        self, *, wrap: Wrap = lambda _path, handler: handler, limits: Limits | None = None
+        self,
+        *,
+        wrap: Wrap = lambda _path, handler: handler,
+        limits: Limits | None = None,
+        read_request: Callable[[Fields], Request] = request_of,
     ) -> None:
-        """Serve handlers as `wrap` returns them; it is asked once for each method."""
+        """Serve handlers as `wrap` returns them; it is asked once for each method.
+
+        `read_request` makes a call of its headers.
+        """
         self._wrap = wrap
         self._generic: list[grpc.GenericRpcHandler] = []
         self._registered: dict[str, Handler] = {}
         self._found: dict[str, Handler] = {}
-        self._site = Site(find_handler=self._find, limits=limits or Limits())
+        self._site = Site(self._find, limits or Limits(), read_request)
         self._sockets: list[socket.socket] = []
         self._paths: dict[Path, int] = {}
         self._listeners: list[asyncio.Server] = []
