@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from services.ledger.domain.fraud import Flag, Profile, Rule
 from services.ledger.fraud_ports import FraudTurn, Person
 from services.ledger.ports import NewEvent
-from services.shared.events.log import EventLog
+from services.shared.events.log import IN_ORDER, EventLog
 from services.shared.postgres import Database, Session
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _SWEEPER = Session(role="SWEEPER")
 _PART = 200
 Item = TypeVar("Item")
 
-_TURN = "SELECT pg_try_advisory_xact_lock(hashtextextended('ledger.fraud', 0))"
+_TURN = f"SELECT pg_try_advisory_xact_lock(hashtextextended('ledger.fraud', 0)), {IN_ORDER}"
 _CURSOR = "SELECT transaction_id::text::bigint, event_number FROM ledger.fraud_cursor"
 _ADVANCE = "UPDATE ledger.fraud_cursor SET transaction_id = $1::text::xid8, event_number = $2"
 
