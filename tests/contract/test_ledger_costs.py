@@ -75,6 +75,7 @@ async def test_who_reads_events_reads_no_more_than_a_page(
     log = EventLog(database, "ledger")
     await database.close()
     events: list[Any] = []
+    count = 0
 
     async with asyncio.timeout(10):
         # What is as new as a transaction that still runs somewhere is not read yet.
@@ -105,6 +106,7 @@ async def test_who_looks_for_what_is_to_be_sealed_passes_over_what_is(
     await books.deposit(1)
     await books.act(role="SWEEPER")
     tenants: list[Any] = []
+    count = 0
 
     async with asyncio.timeout(10):
         while not tenants:

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.ledger.domain.fraud import Flag, Profile, Rule
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _SWEEPER = Session(role="SWEEPER")
 _PART = 200
+_MOMENTS_KEPT = 4_096
 Item = TypeVar("Item")
 
 _TURN = f"SELECT pg_try_advisory_xact_lock(hashtextextended('ledger.fraud', 0)), {IN_ORDER}"
@@ -142,7 +144,7 @@ def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 
 def _json_of(profile: Profile) -> dict[str, Any]:
     return {
-        "times": [one.isoformat() for one in profile.times],
+        "times": list(map(_written, profile.times)),
         # A list, because jsonb orders the keys of objects by itself.
         "amounts": [[code, amounts] for code, amounts in profile.amounts.items()],
         "deposit_time": _text(profile.deposit_time),
@@ -164,8 +166,15 @@ def _profile_of(value: dict[str, Any]) -> Profile:
 
 
 def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+    return None if moment is None else _written(moment)
 
 
+# A batch has one moment for all of its transfers, so the same ones come again and again.
+@lru_cache(_MOMENTS_KEPT)
+def _written(moment: datetime) -> str:
+    return moment.isoformat()
+
+
+@lru_cache(_MOMENTS_KEPT)
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
