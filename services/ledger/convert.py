@@ -195,9 +195,10 @@ def _fill(message: transfer_pb2.Transfer, transfer: Transfer) -> None:
     message.transfer_id = transfer.transfer_id
     message.phase = _PHASE_NUMBERS[transfer.phase]
     message.kind = transfer.kind
-    message.reference = transfer.reference
+    if transfer.reference:
+        message.reference = transfer.reference
     message.create_time.CopyFrom(_moment(transfer.create_time))
-    message.amount.CopyFrom(_money(transfer.amount_minor, transfer.currency_code))
+    _fill_money(message.amount, transfer.amount_minor, transfer.currency_code)
     if transfer.pending_id:
         message.pending_transfer_id = transfer.pending_id
     if transfer.refund_of:
@@ -277,14 +278,13 @@ def event_of(tenant_id: str, transfer: Transfer, *, event_id: str) -> NewEvent:
     recorded = events_pb2.TransferRecorded()
     _fill(recorded.transfer, transfer)
     create_time = _moment(transfer.create_time)
-    envelope = Envelope(
-        event_id=event_id,
-        tenant_id=tenant_id,
-        aggregate_type="transfer",
-        aggregate_id=aggregate_id,
-        aggregate_version=version,
-        occur_time=create_time,
-    )
+    envelope = Envelope()
+    envelope.event_id = event_id
+    envelope.tenant_id = tenant_id
+    envelope.aggregate_type = "transfer"
+    envelope.aggregate_id = aggregate_id
+    envelope.aggregate_version = version
+    envelope.occur_time.CopyFrom(create_time)
     envelope.payload.type_url = _RECORDED_URL
     envelope.payload.value = recorded.SerializeToString()
     return NewEvent("transfer", aggregate_id, version, envelope.SerializeToString())
@@ -301,6 +301,16 @@ def _money_of(message: money_pb2.Money) -> Money | None:
 
 def _money(amount_minor: int, currency_code: str) -> money_pb2.Money:
     return money_to_proto(Money(currency_code=currency_code, amount_minor=amount_minor))
+
+
+def _fill_money(message: money_pb2.Money, amount_minor: int, currency_code: str) -> None:
+    """Write an amount that is not negative, as money_to_proto has it, without a message more."""
+    scale = 10 ** minor_units_exponent(currency_code)
+    units, minor = divmod(amount_minor, scale)
+    message.currency_code = currency_code
+    message.units = units
+    if minor:
+        message.nanos = minor * (NANOS_PER_UNIT // scale)
 
 
 def _name(key: AccountKey) -> account_pb2.AccountName:

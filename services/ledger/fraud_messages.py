@@ -1,6 +1,9 @@
 """Pure conversion for fraud flags: from the ledger's events to movements, from flags to events."""
 
-from datetime import UTC
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.ledger.domain.fraud import Flag, Movement, MovementKind
 from services.ledger.ports import NewEvent
@@ -32,41 +35,32 @@ def movements_of(envelope: bytes) -> list[Movement]:
     transfer = events_pb2.TransferRecorded.FromString(event.payload.value).transfer
     if transfer.phase not in _PHASES or transfer.refunded_transfer_id:
         return []
-    withdraws = _has(transfer, account_pb2.ACCOUNT_KIND_WITHDRAWALS, transfer_pb2.SIDE_CREDIT)
+    # Each posting is looked at once: thousands of these come in a second.
+    postings = [(one.account, one.side, one.amount) for one in transfer.postings]
+    sides = {(account.kind, side) for account, side, _ in postings}
+    withdraws = (account_pb2.ACCOUNT_KIND_WITHDRAWALS, transfer_pb2.SIDE_CREDIT) in sides
     requested = not transfer.pending_transfer_id
     pending = transfer.phase == transfer_pb2.TRANSFER_PHASE_PENDING
     if (not requested) if withdraws else pending:
         return []
-    deposits = _has(transfer, account_pb2.ACCOUNT_KIND_GATEWAY_CLEARING, transfer_pb2.SIDE_DEBIT)
-    if deposits:
-        return _sum(event, transfer, MovementKind.DEPOSIT, transfer_pb2.SIDE_CREDIT)
-    if withdraws:
-        return _sum(event, transfer, MovementKind.WITHDRAWAL, transfer_pb2.SIDE_DEBIT)
-    if transfer.kind in _OF_TRIPS and not _has(transfer, _WALLET, transfer_pb2.SIDE_CREDIT):
+    counted = transfer_pb2.SIDE_DEBIT
+    if (account_pb2.ACCOUNT_KIND_GATEWAY_CLEARING, transfer_pb2.SIDE_DEBIT) in sides:
+        kind, counted = MovementKind.DEPOSIT, transfer_pb2.SIDE_CREDIT
+    elif withdraws:
+        kind = MovementKind.WITHDRAWAL
+    elif transfer.kind in _OF_TRIPS and (_WALLET, transfer_pb2.SIDE_CREDIT) not in sides:
         return []
-    return _sum(event, transfer, MovementKind.PAYMENT, transfer_pb2.SIDE_DEBIT)
-
-
-def _has(
-    transfer: transfer_pb2.Transfer,
-    kind: "account_pb2.AccountKind.ValueType",
-    side: "transfer_pb2.Side.ValueType",
-) -> bool:
-    return any(one.account.kind == kind and one.side == side for one in transfer.postings)
-
-
-def _sum(
-    event: Envelope,
-    transfer: transfer_pb2.Transfer,
-    kind: MovementKind,
-    side: "transfer_pb2.Side.ValueType",
-) -> list[Movement]:
+    else:
+        kind = MovementKind.PAYMENT
     amounts: dict[str, int] = {}
-    for one in transfer.postings:
-        if one.account.kind == _WALLET and one.side == side:
-            user_id = one.account.subject.lower()
-            amount = money_from_proto(one.amount).amount_minor
+    for account, side, money in postings:
+        if side == counted and account.kind == _WALLET:
+            user_id = account.subject.lower()
+            amount = money_from_proto(money).amount_minor
             amounts[user_id] = amounts.get(user_id, 0) + amount
+    if not amounts:
+        return []
+    time = _moment(transfer.create_time.seconds, transfer.create_time.nanos)
     return [
         Movement(
             tenant_id=event.tenant_id,
@@ -75,10 +69,16 @@ def _sum(
             kind=kind,
             currency_code=transfer.amount.currency_code,
             amount_minor=amount,
-            time=transfer.create_time.ToDatetime(tzinfo=UTC),
+            time=time,
         )
         for user_id, amount in amounts.items()
     ]
+
+
+@lru_cache(4)
+def _moment(seconds: int, nanos: int) -> datetime:
+    """Return a moment as the domain has it; a batch has one for all of its transfers."""
+    return Timestamp(seconds=seconds, nanos=nanos).ToDatetime(tzinfo=UTC)
 
 
 def event_of(flag: Flag, *, event_id: str) -> NewEvent:

@@ -3,7 +3,7 @@
 Called by operations/posting.py for one batch of one tenant, whose wallets it holds locked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -130,12 +130,13 @@ def _decide_one(wanted: WantedTransfer, known: Known) -> Outcome:
     try:
         if outcome is None:
             outcome = _resolve(wanted, known) if wanted.pending_id else _refund(wanted, known)
-        if outcome.error is None:
-            _check_funds(wanted, outcome.entries, known)
+        if outcome.error is not None:
+            return outcome
+        changes = _changes(outcome.entries)
+        _check_funds(wanted, changes, known)
     except DomainError as error:
         return Outcome(error=error)
-    if outcome.error is None:
-        _do(outcome, known)
+    _do(outcome, changes, known)
     return outcome
 
 
@@ -234,9 +235,9 @@ def _refund(wanted: WantedTransfer, known: Known) -> Outcome:
     return Outcome(_transfer(wanted, paid, back, known.now), entries)
 
 
-def _check_funds(wanted: WantedTransfer, entries: Sequence[Entry], known: Known) -> None:
+def _check_funds(wanted: WantedTransfer, changes: Mapping[str, int], known: Known) -> None:
     """Raise when a wallet would have less than its limit, or is blocked."""
-    for account_id, change in _changes(entries).items():
+    for account_id, change in changes.items():
         funds = known.funds.get(account_id)
         if funds is None or change >= 0:
             continue
@@ -269,11 +270,11 @@ def _changes(entries: Sequence[Entry]) -> dict[str, int]:
     return changes
 
 
-def _do(outcome: Outcome, known: Known) -> None:
+def _do(outcome: Outcome, changes: Mapping[str, int], known: Known) -> None:
     transfer = outcome.transfer
     if transfer is None:
         return
-    _move(outcome.entries, known, sign=1)
+    _move(changes, known, sign=1)
     known.made[transfer.transfer_id] = transfer.body_hash
     if transfer.phase is Phase.PENDING:
         known.targets[transfer.transfer_id] = transfer
@@ -288,7 +289,7 @@ def _undo(outcome: Outcome, known: Known) -> None:
     transfer = outcome.transfer
     if transfer is None:
         return
-    _move(outcome.entries, known, sign=-1)
+    _move(_changes(outcome.entries), known, sign=-1)
     del known.made[transfer.transfer_id]
     known.targets.pop(transfer.transfer_id, None)
     if transfer.pending_id:
@@ -297,8 +298,8 @@ def _undo(outcome: Outcome, known: Known) -> None:
         known.refunded[transfer.refund_of] -= transfer.amount_minor
 
 
-def _move(entries: Sequence[Entry], known: Known, *, sign: int) -> None:
-    for account_id, change in _changes(entries).items():
+def _move(changes: Mapping[str, int], known: Known, *, sign: int) -> None:
+    for account_id, change in changes.items():
         funds = known.funds.get(account_id)
         if funds is not None:
             funds.balance_minor += sign * change

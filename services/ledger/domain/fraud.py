@@ -145,12 +145,14 @@ def _remember(profile: Profile, movement: Movement) -> Profile:
     withdrawal = (
         movement.time if movement.kind is MovementKind.WITHDRAWAL else profile.withdrawal_time
     )
-    return replace(
-        profile,
+    # Not replace(), which takes twice as long.
+    return Profile(
         times=tuple(times),
         amounts=amounts,
         deposit_time=deposit,
         withdrawal_time=withdrawal,
+        windows=profile.windows,
+        flag_count=profile.flag_count,
     )
 
 

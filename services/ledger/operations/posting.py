@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from services.ledger.domain.accounts import AccountKey
 from services.ledger.domain.deciding import Known, Outcome, decide, foresee
 from services.ledger.domain.transfers import Phase, Transfer, WantedTransfer
 from services.ledger.ports import (
@@ -258,18 +257,16 @@ class Poster:
             known.refunded = await batch.refunded(refund_ids)
 
     async def _open_accounts(self, tenant_id: str, calls: Sequence[_Call]) -> None:
-        missing: dict[str, AccountKey] = {}
-        limits: dict[str, int] = {}
-        for call in calls:
-            for transfer in call.wanted:
-                missing |= {
-                    account_id: key
-                    for account_id, key, _ in transfer.postings
-                    if account_id not in self._opened
-                }
-            limits.update(call.limits)
+        missing = {
+            account_id: key
+            for call in calls
+            for transfer in call.wanted
+            for account_id, key, _ in transfer.postings
+            if account_id not in self._opened
+        }
         if not missing:
             return
+        limits = {account_id: limit for call in calls for account_id, limit in call.limits.items()}
         await self._store.open_accounts(tenant_id, missing, limits=limits)
         if len(self._opened) > _OPENED_MAX:
             self._opened.clear()

@@ -71,7 +71,9 @@ SELECT max(transaction_id)::text::bigint FROM (
   ORDER BY transaction_id LIMIT $3) AS following
 """
 
-# From tenant to tenant along the index, however many transfers there are of each.
+# From tenant to tenant along the index, however many transfers there are of each, and whatever the
+# planner believed when the table was small.
+ALONG_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
 _TENANTS = """
 WITH RECURSIVE tenants AS (
   (SELECT tenant_id FROM ledger.transfers ORDER BY tenant_id LIMIT 1)
@@ -82,12 +84,19 @@ WITH RECURSIVE tenants AS (
 )
 """
 TENANTS = f"{_TENANTS} SELECT tenant_id::text FROM tenants WHERE tenant_id IS NOT NULL"  # noqa: S608 - all of it is ours
-_TO_SEAL = f"""
-{TENANTS} AND EXISTS (
-  SELECT 1 FROM ledger.transfers t WHERE t.tenant_id = tenants.tenant_id
+# Where a tenant's chain ends is found before its transfers are looked at: else all of them are.
+TO_SEAL = f"""
+{_TENANTS}
+SELECT tenants.tenant_id::text FROM tenants
+CROSS JOIN LATERAL (
+  SELECT coalesce((SELECT b.last_transaction_id FROM ledger.chain_blocks b
+    WHERE b.tenant_id = tenants.tenant_id ORDER BY b.block_number DESC LIMIT 1), '0'::xid8)
+      AS last_transaction_id OFFSET 0) AS sealed
+CROSS JOIN LATERAL (
+  SELECT FROM ledger.transfers t WHERE t.tenant_id = tenants.tenant_id
     AND t.transaction_id < pg_snapshot_xmin(pg_current_snapshot())
-    AND t.transaction_id > coalesce((SELECT b.last_transaction_id FROM ledger.chain_blocks b
-      WHERE b.tenant_id = tenants.tenant_id ORDER BY b.block_number DESC LIMIT 1), '0'::xid8))
+    AND t.transaction_id > sealed.last_transaction_id LIMIT 1) AS following
+WHERE tenants.tenant_id IS NOT NULL
 """  # noqa: S608 - all of it is ours
 
 _TURN = "SELECT pg_try_advisory_xact_lock(hashtextextended('ledger.seal/' || $1, 0))"
@@ -137,7 +146,8 @@ class PostgresChainStore:
     async def tenants_to_seal(self) -> list[str]:
         """Return the tenants that have transfers which are not sealed."""
         async with self._database.transaction(_SWEEPER) as connection:
-            return [row[0] for row in await connection.fetch(_TO_SEAL)]
+            await connection.execute(ALONG_INDEX)
+            return [row[0] for row in await connection.fetch(TO_SEAL)]
 
     @asynccontextmanager
     async def turn(self, tenant_id: str) -> AsyncIterator[SealTurn | None]:

@@ -4,12 +4,13 @@ import json
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.ledger.domain.fraud import Flag, Profile, Rule
 from services.ledger.fraud_ports import FraudTurn, Person
 from services.ledger.ports import NewEvent
-from services.shared.events.log import EventLog
+from services.shared.events.log import IN_ORDER, EventLog
 from services.shared.postgres import Database, Session
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
 _SWEEPER = Session(role="SWEEPER")
 _PART = 200
+_MOMENTS_KEPT = 4_096
 Item = TypeVar("Item")
 
-_TURN = "SELECT pg_try_advisory_xact_lock(hashtextextended('ledger.fraud', 0))"
+_TURN = f"SELECT pg_try_advisory_xact_lock(hashtextextended('ledger.fraud', 0)), {IN_ORDER}"
 _CURSOR = "SELECT transaction_id::text::bigint, event_number FROM ledger.fraud_cursor"
 _ADVANCE = "UPDATE ledger.fraud_cursor SET transaction_id = $1::text::xid8, event_number = $2"
 
@@ -142,7 +144,7 @@ def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 
 def _json_of(profile: Profile) -> dict[str, Any]:
     return {
-        "times": [one.isoformat() for one in profile.times],
+        "times": list(map(_written, profile.times)),
         # A list, because jsonb orders the keys of objects by itself.
         "amounts": [[code, amounts] for code, amounts in profile.amounts.items()],
         "deposit_time": _text(profile.deposit_time),
@@ -164,8 +166,15 @@ def _profile_of(value: dict[str, Any]) -> Profile:
 
 
 def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+    return None if moment is None else _written(moment)
 
 
+# A batch has one moment for all of its transfers, so the same ones come again and again.
+@lru_cache(_MOMENTS_KEPT)
+def _written(moment: datetime) -> str:
+    return moment.isoformat()
+
+
+@lru_cache(_MOMENTS_KEPT)
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)

@@ -18,7 +18,7 @@ from services.ledger.domain.reconciliation import (
     Report,
 )
 from services.ledger.ports import NewEvent
-from services.ledger.store.chain import TENANTS
+from services.ledger.store.chain import ALONG_INDEX, TENANTS
 from services.ledger.store.checks import STATEMENTS
 from services.shared.postgres import Database, Session
 
@@ -137,6 +137,7 @@ class PostgresReconciliationStore:
     async def tenants_without(self, day: date) -> list[str]:
         """Return the tenants with transfers for which the clock made no report on a day."""
         async with self._database.transaction(_SWEEPER) as connection:
+            await connection.execute(ALONG_INDEX)
             return [row[0] for row in await connection.fetch(_WITHOUT, day)]
 
     @asynccontextmanager

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _SWEEPER = Session(role="SWEEPER")
 _REWIND_PAGE = 5_000
+IN_ORDER = "set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true)"
+"""Makes the rest of a transaction read events along their index, whatever the planner believes."""
 
 
 class LoggedEvent(NamedTuple):
@@ -39,21 +41,25 @@ class EventLog:
     def __init__(self, database: Database, schema: str) -> None:
         """Read `schema`.events; what is published is kept in `schema`.event_cursor."""
         self._database = database
-        self._take = f"""
-            SELECT transaction_id::text::bigint, event_number, stream_ids
-            FROM {schema}.event_cursor FOR UPDATE SKIP LOCKED
+        # Not the lock of the cursor's row, which is written down: a turn with nothing to publish
+        # would wait for the disk, and keep it from those who commit.
+        turn = f"hashtextextended('{schema}.event_cursor', 0)"
+        self._take = f"SELECT pg_try_advisory_xact_lock({turn}), {IN_ORDER}"
+        self._cursor = f"""
+            SELECT transaction_id::text::bigint, event_number, stream_ids FROM {schema}.event_cursor
         """  # noqa: S608 - the schema is ours
+        # The columns of the table, not those of the answer, are in the order of the index.
         self.read = f"""
             SELECT transaction_id::text::bigint, event_number,
               aggregate_type || '/' || aggregate_id, envelope
-            FROM {schema}.events
+            FROM {schema}.events AS e
             WHERE (transaction_id, event_number) > ($1::text::xid8, $2)
               AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
-            ORDER BY transaction_id, event_number LIMIT $3
+            ORDER BY e.transaction_id, e.event_number LIMIT $3
         """  # noqa: S608 - the schema is ours
         self.newest = f"""
-            SELECT transaction_id::text::bigint, event_number FROM {schema}.events
-            ORDER BY transaction_id DESC, event_number DESC OFFSET $1 LIMIT 1
+            SELECT transaction_id::text::bigint, event_number FROM {schema}.events AS e
+            ORDER BY e.transaction_id DESC, e.event_number DESC OFFSET $1 LIMIT 1
         """  # noqa: S608 - the schema is ours
         self.advance = (
             f"UPDATE {schema}.event_cursor SET transaction_id = $1::text::xid8, event_number = $2"  # noqa: S608 - the schema is ours
@@ -64,7 +70,9 @@ class EventLog:
     async def turn(self) -> AsyncIterator["RelayTurn | None"]:
         """Take the turn to publish, which one process has at a time; None if another has it."""
         async with self._database.transaction(_SWEEPER) as connection:
-            row = await connection.fetchrow(self._take)
+            row = None
+            if await connection.fetchval(self._take):
+                row = await connection.fetchrow(self._cursor)
             if row is None:
                 yield None
                 return
