@@ -47,7 +47,7 @@ class BookingSettings(ServiceSettings):
         2, ge=1, le=8, description="Batches of seats that are committed at once by this process."
     )
     booking_gather_seconds: float = Field(
-        0.005, ge=0, le=1, description="How long changes gather before a batch of a busy process."
+        0.015, ge=0, le=1, description="How long changes gather before a batch of a busy process."
     )
     booking_sweep_seconds: float = Field(
         0.5, gt=0, description="How often holds are looked for whose time is over."

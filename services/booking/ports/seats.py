@@ -76,7 +76,11 @@ class SeatStore(Protocol):
         ...
 
     async def find_hold(self, tenant_id: str, hold_id: str) -> Hold | None:
-        """Return a hold of the tenant, or None."""
+        """Return a hold of the tenant, or None.
+
+        Whose it is, of which trip and which seats is for good; its state, its times and its booking
+        may be older ones: a batch tells those as they are.
+        """
         ...
 
     async def live_holds(

@@ -151,11 +151,12 @@ class PostgresSeatBatch:
         trips: TripReader,
         parts: Mapping[str, StorePart],
     ) -> None:
-        """Take a transaction of role SERVICE."""
+        """Take a transaction of role SERVICE; `made` are the new holds that it records."""
         self._connection = connection
         self._tenant_id = tenant_id
         self._trips = trips
         self._parts = parts
+        self.made: list[Hold] = []
 
     async def lock_trips(
         self, trip_ids: Collection[str], *, skip_locked: bool
@@ -218,6 +219,7 @@ class PostgresSeatBatch:
                     rows.setdefault(name, []).append(row)
             for name, those in rows.items():
                 await self._parts[name].write(self._connection, self._tenant_id, those, now)
+            self.made = [hold for turn in turns for hold in turn.seats.new_holds()]
         except (
             asyncpg.UniqueViolationError,
             asyncpg.DeadlockDetectedError,

@@ -1,5 +1,6 @@
 """Keeps who has which seat of which trip. Implements ports.seats.SeatStore."""
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -21,6 +22,7 @@ from services.shared.postgres import Database, Session
 if TYPE_CHECKING:
     from services.shared.postgres import Connection
 
+_MADE_MAX = 10_000
 _SWEEPER = Session(role="SWEEPER")
 
 _TRIPS = f"SELECT {TRIP_COLUMNS} FROM booking.trips t WHERE t.trip_id = ANY ($1::uuid[])"  # noqa: S608 - constants of ours
@@ -54,6 +56,7 @@ class PostgresSeatStore:
         self._database = database
         self._layouts = layouts
         self._parts = {part.name: part for part in parts}
+        self._made: OrderedDict[tuple[str, str], Hold] = OrderedDict()
         self._found = Gathering[tuple[str, str], Hold | None](self._find_holds)
 
     @asynccontextmanager
@@ -61,11 +64,18 @@ class PostgresSeatStore:
         """Open a transaction; it commits when the block ends and rolls back when it raises."""
         async with self._database.transaction(_service(tenant_id)) as connection:
             trips = _Trips(tenant_id, self._layouts)
-            yield PostgresSeatBatch(connection, tenant_id, trips=trips, parts=self._parts)
+            batch = PostgresSeatBatch(connection, tenant_id, trips=trips, parts=self._parts)
+            yield batch
+        # It is committed: most holds are asked for soon, of the process that made them.
+        for hold in batch.made:
+            self._made[tenant_id, hold.hold_id] = hold
+        while len(self._made) > _MADE_MAX:
+            self._made.popitem(last=False)
 
     async def find_hold(self, tenant_id: str, hold_id: str) -> Hold | None:
-        """Return a hold of the tenant, or None."""
-        return await self._found.ask((tenant_id, hold_id))
+        """Return a hold of the tenant, or None; maybe as it was when it was made."""
+        made = self._made.get((tenant_id, hold_id))
+        return made or await self._found.ask((tenant_id, hold_id))
 
     async def _find_holds(self, wanted: Sequence[tuple[str, str]]) -> list[Hold | None]:
         by_tenant: dict[str, list[str]] = {}
