@@ -1,6 +1,6 @@
 """Calls one booking process: trips by grpc.aio, what is measured by HTTP/2 by hand.
 
-Used by booking.py. Trips have 50 seats and 20 legs, so that very many holds can be had.
+Used by booking.py and paid_bookings.py. Trips have 50 seats and 20 legs, for very many holds.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import grpc
+from google.protobuf.message import Message
 from google.type import latlng_pb2, money_pb2
 
 from bench.http2 import Connection, Stream, header_block
@@ -106,11 +107,13 @@ class Booking:
             exits.callback(connection.close)
             self._connections.append(connection)
 
-    def request(
-        self, method: str, token: str, message: pb.HoldSeatsRequest | pb.WatchSeatsRequest
-    ) -> Request:
+    def request(self, method: str, token: str, message: Message) -> Request:
         """Return a call that is ready to be sent."""
-        block = header_block(
+        return Request(self.headers(method, token), message.SerializeToString())
+
+    def headers(self, method: str, token: str) -> bytes:
+        """Return the headers of a method's calls by whom `token` speaks for."""
+        return header_block(
             {
                 ":method": "POST",
                 ":scheme": "http",
@@ -122,16 +125,19 @@ class Booking:
                 "x-forwarded-for": "10.0.0.1",
             }
         )
-        return Request(block, message.SerializeToString())
 
     async def call(self, request: Request) -> float:
         """Call and wait for the answer; return the seconds it took. Raises if refused."""
         began = time.perf_counter()
+        await self.ask(request)
+        return time.perf_counter() - began
+
+    async def ask(self, request: Request) -> bytes:
+        """Call and return the answer. Raises if refused."""
         done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         connection = self._next()
         self._start(connection, UnaryCall(connection, done), request)
-        await done
-        return time.perf_counter() - began
+        return await done
 
     def watch(self, request: Request, arrived: Callable[[int], None]) -> SeatStream:
         """Open a stream of a trip's seats."""

@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,11 +23,12 @@ from google.type import latlng_pb2, money_pb2
 from rich.console import Console
 from rich.table import Table
 
+from bench.booking_calls import Booking, Request
 from bench.meters import CpuReading, describe_machine, read_cpu
 from bench.world import TokenMint
 from services.stack.embedded import EmbeddedStack, StackOptions
 from services.stack.environments import DEMO_TENANT_ID
-from wayfare.booking.v1 import booking_pb2, layout_pb2, trip_pb2
+from wayfare.booking.v1 import booking_pb2, hold_pb2, layout_pb2, trip_pb2
 from wayfare.booking.v1 import booking_service_pb2 as pb
 from wayfare.booking.v1.booking_service_pb2_grpc import BookingServiceStub
 from wayfare.ledger.v1 import account_pb2, transfer_pb2
@@ -38,7 +40,7 @@ _SEATS, _STOPS = 50, 5
 _FARE_UNITS, _LEG_UNITS = 40, 10
 _BOOKINGS_PER_PASSENGER = 15
 _TRIPS_PER_ADMIN = 500
-_CALL_SECONDS = 30
+_CALLS_AT_ONCE = 800
 _PARTS = ("booking-1", "ledger-1", "postgres", "envoy", "valkey")
 _UNPAID = "SELECT count(*) FROM booking.bookings WHERE next_time IS NOT NULL"
 _SUMS = """
@@ -54,7 +56,8 @@ class Purchase:
 
     trip_id: str
     seat_number: str
-    metadata: Sequence[tuple[str, str]]
+    hold_headers: bytes
+    booking_headers: bytes
 
 
 class Shop:
@@ -63,20 +66,18 @@ class Shop:
     def __init__(self, stack: EmbeddedStack) -> None:
         """Call the first process of each service of `stack`."""
         self._stack = stack
-        self._channels = [
-            grpc.aio.insecure_channel(
-                stack.services["booking-1"].listen, options=[("grpc.use_local_subchannel_pool", 1)]
-            )
-            for _ in range(2)
-        ]
-        self._stubs: list[Any] = [BookingServiceStub(channel) for channel in self._channels]
+        self._calls = Booking(stack)
+        self._channel = grpc.aio.insecure_channel(stack.services["booking-1"].listen)
         self._ledger = grpc.aio.insecure_channel(stack.services["ledger-1"].listen)
         self._mint = TokenMint(stack)
-        self._next = 0
+
+    async def connect(self, exits: AsyncExitStack) -> None:
+        """Open the connections on which passengers call."""
+        await self._calls.connect(exits, _CALLS_AT_ONCE)
 
     async def close(self) -> None:
         """Close the connections."""
-        for channel in (*self._channels, self._ledger):
+        for channel in (self._channel, self._ledger):
             await channel.close()
 
     async def purchases(self, count: int) -> list[Purchase]:
@@ -85,10 +86,14 @@ class Shop:
         # Seats of all trips by turns: nobody books a bus seat by seat in a second.
         places = [(trip_id, str(seat + 1)) for seat in range(_SEATS) for trip_id in trip_ids]
         people = [str(uuid.uuid4()) for _ in range(-(-count // _BOOKINGS_PER_PASSENGER))]
-        tokens = [self._as(user_id, "PASSENGER") for user_id in people]
+        tokens = [self._mint.token(user_id, "PASSENGER") for user_id in people]
+        headers = [
+            tuple(self._calls.headers(method, token) for method in ("HoldSeats", "CreateBooking"))
+            for token in tokens
+        ]
         # By turns, so that nobody buys two seats at once.
         made = [
-            Purchase(trip_id, seat_number, tokens[number % len(tokens)])
+            Purchase(trip_id, seat_number, *headers[number % len(headers)])
             for number, (trip_id, seat_number) in enumerate(places[:count])
         ]
         await self._fund(people)
@@ -99,31 +104,32 @@ class Shop:
 
         Raises if it is refused or not sold at once.
         """
-        self._next += 1
-        stub = self._stubs[self._next % len(self._stubs)]
-        hold = await stub.HoldSeats(
-            pb.HoldSeatsRequest(
-                trip_id=purchase.trip_id,
-                from_stop_id="0",
-                to_stop_id=str(_STOPS - 1),
-                seats=pb.SeatNumbers(seat_numbers=[purchase.seat_number]),
-                request_id=str(uuid.uuid4()),
-            ),
-            metadata=purchase.metadata,
-            timeout=_CALL_SECONDS,
+        hold = hold_pb2.Hold.FromString(
+            await self._calls.ask(
+                Request(
+                    purchase.hold_headers,
+                    pb.HoldSeatsRequest(
+                        trip_id=purchase.trip_id,
+                        from_stop_id="0",
+                        to_stop_id=str(_STOPS - 1),
+                        seats=pb.SeatNumbers(seat_numbers=[purchase.seat_number]),
+                        request_id=str(uuid.uuid4()),
+                    ).SerializeToString(),
+                )
+            )
         )
         passenger = booking_pb2.Passenger(seat_number=purchase.seat_number, full_name="Nour Saleh")
-        request = pb.CreateBookingRequest(
+        message = pb.CreateBookingRequest(
             hold_id=hold.hold_id,
             passengers=[passenger],
             payment_method=trip_pb2.PAYMENT_METHOD_WALLET,
             request_id=str(uuid.uuid4()),
         )
+        request = Request(purchase.booking_headers, message.SerializeToString())
         began = time.perf_counter()
-        booking = await stub.CreateBooking(
-            request, metadata=purchase.metadata, timeout=_CALL_SECONDS
-        )
+        answer = await self._calls.ask(request)
         took = time.perf_counter() - began
+        booking = booking_pb2.Booking.FromString(answer)
         if booking.state != booking_pb2.BOOKING_STATE_CONFIRMED:
             raise RuntimeError(f"a seat was not sold at once: {booking.state}")
         return took
@@ -151,7 +157,7 @@ class Shop:
         return (("authorization", f"Bearer {token}"), ("x-forwarded-for", "10.0.0.1"))
 
     async def _trips(self, count: int) -> list[str]:
-        stub = self._stubs[0]
+        stub: Any = BookingServiceStub(self._channel)
         layout = await stub.CreateSeatLayout(
             pb.CreateSeatLayoutRequest(seat_layout=_layout(), request_id=str(uuid.uuid4())),
             metadata=self._as(str(uuid.uuid4()), "ADMIN"),
@@ -288,9 +294,10 @@ async def run(options: argparse.Namespace, console: Console) -> None:
     stack_options = StackOptions(
         location_processes=1, settings={"booking": settings, "ledger": settings}
     )
-    async with EmbeddedStack(options=stack_options) as stack:
+    async with EmbeddedStack(options=stack_options) as stack, AsyncExitStack() as exits:
         shop = Shop(stack)
         try:
+            await shop.connect(exits)
             first = await shop.purchases(options.count)
             await _row(
                 table,
