@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from prometheus_client import Counter
+from redis.asyncio import RedisCluster
 from redis.exceptions import ResponseError
 
 from services.shared.clock import Clock, SystemClock
@@ -113,11 +115,9 @@ class EventRelay:
         partitions: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
         for event in events:
             partitions[partition_of(event.aggregate)].append(event.envelope)
-        added = await asyncio.gather(
-            *(
-                self._valkey.eval(
-                    ADD_TO_STREAM,
-                    1,
+        added = await self._eval_all(
+            [
+                (
                     stream_key(self._service, number),
                     known[number].lstrip(_LOST),
                     int(known[number].startswith(_LOST)),
@@ -126,7 +126,7 @@ class EventRelay:
                     *envelopes,
                 )
                 for number, envelopes in enumerate(partitions)
-            )
+            ]
         )
         if None in added:
             return None
@@ -135,3 +135,15 @@ class EventRelay:
             had if had.startswith(_LOST) and not envelopes else last.decode()
             for had, last, envelopes in zip(known, added, partitions, strict=True)
         ]
+
+    async def _eval_all(self, arguments: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        """Add to each partition; of one server by one way, of a cluster each by its own."""
+        if isinstance(self._valkey, RedisCluster):
+            return await asyncio.gather(
+                *(self._valkey.eval(ADD_TO_STREAM, 1, *one) for one in arguments)
+            )
+        async with self._valkey.pipeline(transaction=False) as pipeline:
+            for one in arguments:
+                pipeline.eval(ADD_TO_STREAM, 1, *one)
+            added: list[Any] = await pipeline.execute()
+        return added
