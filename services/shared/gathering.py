@@ -28,14 +28,18 @@ class Gathering(Generic[Question, Answer]):
         *,
         most: int = 500,
         ways: int = 2,
+        gather_seconds: float = 0.0,
     ) -> None:
         """Ask by `answer`, which returns the answers in the order of the questions.
 
-        At most `most` questions go together, and at most so many `ways` are taken at once.
+        At most `most` questions go together, at most so many `ways` are taken at once, and one
+        begins at most every `gather_seconds`: a question that comes alone waits for nothing.
         """
         self._answer = answer
         self._most = most
         self._ways = ways
+        self._gather_seconds = gather_seconds
+        self._departed_at = float("-inf")
         self._waiting: list[_Waiting[Question, Answer]] = []
         self._under_way: set[asyncio.Task[None]] = set()
         self._scheduled = False
@@ -47,14 +51,23 @@ class Gathering(Generic[Question, Answer]):
         loop = asyncio.get_running_loop()
         waiting = _Waiting[Question, Answer](question, loop.create_future())
         self._waiting.append(waiting)
-        if not self._scheduled and len(self._under_way) < self._ways:
-            # Not at once: others of this turn of the loop come along.
-            self._scheduled = True
-            loop.call_soon(self._depart, context=self._context)
+        self._schedule(loop)
         return await waiting.answered
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._scheduled or len(self._under_way) >= self._ways:
+            return
+        self._scheduled = True
+        departs_at = self._departed_at + self._gather_seconds
+        if departs_at > loop.time():
+            loop.call_at(departs_at, self._depart, context=self._context)
+        else:
+            # Not at once: others of this turn of the loop come along.
+            loop.call_soon(self._depart, context=self._context)
 
     def _depart(self) -> None:
         self._scheduled = False
+        self._departed_at = asyncio.get_running_loop().time()
         taken, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
         # Who went away while waiting wants to know nothing any more.
         wanted = [one for one in taken if not one.answered.done()]
@@ -65,8 +78,8 @@ class Gathering(Generic[Question, Answer]):
 
     def _returned(self, way: "asyncio.Task[None]") -> None:
         self._under_way.discard(way)
-        if self._waiting and not self._scheduled:
-            self._depart()
+        if self._waiting:
+            self._schedule(asyncio.get_running_loop())
 
     async def _go(self, wanted: Sequence[_Waiting[Question, Answer]]) -> None:
         try:

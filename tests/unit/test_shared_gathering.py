@@ -92,3 +92,20 @@ async def test_when_the_asking_is_cancelled_nobody_waits_for_ever() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await asking
+
+
+async def test_a_way_begins_at_most_so_often_and_a_lone_question_waits_for_nothing() -> None:
+    doubler = Doubler()
+    gathering = Gathering(doubler.answer, gather_seconds=0.05)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await gathering.ask(0) == 0
+    at_once = loop.time() - began
+
+    first = asyncio.create_task(gathering.ask(1))
+    await asyncio.sleep(0.01)
+    answers = await asyncio.gather(first, gathering.ask(2))
+
+    assert at_once < 0.05 <= loop.time() - began
+    assert answers == [2, 4]
+    assert doubler.asked == [[0], [1, 2]]
