@@ -28,6 +28,9 @@ _PUBLISHED = Counter("wayfare_events_published_total", "Events published", ["ser
 _READ_MOST = 4_000
 _AWAY_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
+# What is published wakes a reader for each partition of every consumer, however little it is: when
+# more than so many events come within a rest, it is so many times as long.
+_BUSY, _BUSY_TIMES = 10, 3
 # Before the id of an entry that Valkey has no more: what comes next has a greater one.
 _LOST = "~"
 
@@ -47,6 +50,7 @@ class EventRelay:
     ) -> None:
         """Publish `log` as the events of `service`; a stream keeps about `entries_kept` entries.
 
+        It looks for events every `idle_seconds`, and less often while there are many.
         An entry holds one event or, when there are many, eight. Consumers that are further behind
         read what they missed from nowhere: keep enough for the longest outage.
         """
@@ -74,7 +78,7 @@ class EventRelay:
                 await asyncio.sleep(_AWAY_SECONDS)
                 continue
             if published < _READ_MOST:
-                await asyncio.sleep(self._idle_seconds)
+                await asyncio.sleep(self._idle_seconds * (_BUSY_TIMES if published > _BUSY else 1))
 
     async def publish(self) -> int:
         """Publish what comes next; return how many.
