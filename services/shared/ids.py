@@ -11,6 +11,7 @@ from services.shared.clock import Clock
 
 _TIME_MASK = (1 << 48) - 1
 _RANDOM_BYTES = 10
+_IDS_AT_ONCE = 50
 _VARIANTS = "89ab"
 
 
@@ -28,12 +29,17 @@ class Uuid7Source:
     def __init__(self, clock: Clock) -> None:
         """Take the time from `clock`."""
         self._clock = clock
+        self._random = ""
 
     def new_id(self) -> str:
         """Return a new UUIDv7: 48 bits of milliseconds, then random bits."""
         time = f"{int(self._clock.now().timestamp() * 1000) & _TIME_MASK:012x}"
-        # Text at once: to go by way of uuid.UUID takes three times as long.
-        rest = os.urandom(_RANDOM_BYTES).hex()
+        # Text at once: to go by way of uuid.UUID takes three times as long. The system is asked for
+        # the random bytes of many ids, each of which is given out once.
+        if not self._random:
+            self._random = os.urandom(_RANDOM_BYTES * _IDS_AT_ONCE).hex()
+        rest = self._random[-2 * _RANDOM_BYTES :]
+        self._random = self._random[: -2 * _RANDOM_BYTES]
         variant = _VARIANTS[int(rest[3], 16) & 3]
         return f"{time[:8]}-{time[8:]}-7{rest[:3]}-{variant}{rest[4:7]}-{rest[7:19]}"
 

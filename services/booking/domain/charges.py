@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 _TIME_BYTES = 6
+_VARIANTS = "89ab"
 
 
 class ChargePhase(StrEnum):
@@ -81,12 +82,12 @@ def derived_id(origin_id: str, *parts: str) -> str:
     It begins with the six bytes that `origin_id` begins with, its time if it is a UUIDv7, so that
     what is about one thing is near in an index too.
     """
-    origin = uuid.UUID(origin_id).bytes
+    origin = bytes.fromhex(origin_id.replace("-", ""))
     digest = hashlib.sha256(origin + "/".join(parts).encode()).digest()
-    made = bytearray(origin[:_TIME_BYTES] + digest[: 16 - _TIME_BYTES])
-    made[6] = made[6] & 0x0F | 0x80
-    made[8] = made[8] & 0x3F | 0x80
-    return str(uuid.UUID(bytes=bytes(made)))
+    # Text at once: to go by way of uuid.UUID takes three times as long.
+    made = (origin[:_TIME_BYTES] + digest[: 16 - _TIME_BYTES]).hex()
+    variant = _VARIANTS[int(made[16], 16) & 3]
+    return f"{made[:8]}-{made[8:12]}-8{made[13:16]}-{variant}{made[17:20]}-{made[20:]}"
 
 
 def pending_id(booking_id: str, attempt: int) -> str:
