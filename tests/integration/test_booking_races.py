@@ -72,6 +72,25 @@ async def test_one_request_at_two_processes_is_one_booking(shop: Shop) -> None:
     assert joined == ["TripScheduled", "PassengerJoined"]
 
 
+async def test_who_travels_is_counted_whichever_process_confirms_and_cancels(shop: Shop) -> None:
+    """What a process remembers of a trip is not older than what another one did with it."""
+    trip = await shop.trip()
+    people = [await shop.passenger(_PURSE) for _ in range(6)]
+    booked = []
+    for number, (person, seat) in enumerate(
+        zip(people, ("2A", "2B", "2C", "3A", "3B", "3C"), strict=True)
+    ):
+        hold = await shop.hold(trip, person, seat, at=number % 2)
+        booked.append(await shop.book(hold, person, at=number % 2))
+    for number in (4, 1, 3):
+        request = pb.CancelBookingRequest(booking_id=booked[number].booking_id, request_id=new_id())
+        await shop.call("CancelBooking", request, people[number], at=(number + 1) % 2)
+
+    told = await shop.booking.events("trip", trip.trip_id)
+    counts = [one.expected_count for one in told[1:]]  # type: ignore[attr-defined]
+    assert counts == [1, 2, 3, 4, 5, 6, 5, 4, 3]
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_confirming_expiring_and_cancelling_at_once(shop: Shop, seed: int) -> None:
     """At rest every booking has seats for its money, or the money back."""

@@ -1,6 +1,8 @@
 """What the batcher of seats does before PostgreSQL is asked, and what it remembers."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,9 +12,10 @@ from services.booking.domain.holding import Sweep
 from services.booking.domain.layouts import Deck, Seat, SeatClass, SeatLayout
 from services.booking.domain.seats import Cause, SeatState, TripSeats
 from services.booking.domain.trips import ClassFare, SalesTerms, Trip, TripStop
-from services.booking.domain.turns import BatchKnown, TripTurn
+from services.booking.domain.turns import BatchKnown, TripTurn, WantedChange
 from services.booking.operations.seat_batcher import SeatBatcher
 from services.booking.operations.trip_memory import KnownTrip, TripMemory
+from services.booking.ports.seats import TakenTurns
 from services.shared.clock import SystemClock
 from services.shared.errors import DependencyUnavailableError, OverloadedError
 
@@ -142,3 +145,58 @@ async def test_more_changes_than_can_be_made_soon_are_refused_and_the_rest_told_
         await running
     with pytest.raises(DependencyUnavailableError):
         await waiting
+
+
+class StuckStore:
+    """Begins batches that get no lock until they are let, and then fail."""
+
+    def __init__(self) -> None:
+        self.begun: list[list[str]] = []
+        self.let = asyncio.Event()
+
+    @asynccontextmanager
+    async def batch(self, tenant_id: str) -> AsyncIterator["StuckStore"]:
+        yield self
+
+    async def take_turns(self, wanted: Sequence[WantedChange], **_: Any) -> TakenTurns:
+        self.begun.append([one.trip_id for one in wanted])
+        await self.let.wait()
+        raise DependencyUnavailableError("postgresql")
+
+
+async def test_what_comes_during_a_batch_is_one_batch_and_waits_for_no_lock_of_another_trip() -> (
+    None
+):
+    store: Any = StuckStore()
+    batcher = SeatBatcher(
+        store=store,
+        event_of=lambda _tenant_id, _happening, _now: pytest.fail("nothing happens"),
+        clock=SystemClock(),
+        batch_max=10,
+        waiting_max=10,
+        committers=2,
+        gather_seconds=0,
+    )
+
+    def wants(trip_id: str) -> "asyncio.Task[Any]":
+        return asyncio.create_task(batcher.do(Sweep(tenant_id="t", trip_id=trip_id)))
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(store.begun) < count:
+                await asyncio.sleep(0.005)
+
+    running = asyncio.create_task(batcher.run())
+    waiting = [wants("one")]
+    await until(1)
+    waiting.append(wants("two"))
+    await asyncio.sleep(0.005)
+    waiting.append(wants("three"))
+    # The first batch never ends by itself: it has no lock.
+    await until(2)
+    store.let.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    running.cancel()
+
+    assert store.begun == [["one"], ["two", "three"]]
+    assert all(isinstance(one, DependencyUnavailableError) for one in answers)

@@ -49,14 +49,41 @@ BOOKINGS = "bookings"
 class BookingsKnown:
     """Is what was read of bookings for a batch; those that are changed are locked.
 
-    `journeys` counts by trip and user the confirmed bookings, `expected` by trip the passengers of
-    all of them, `used` holds the bookings of which somebody has boarded.
+    `used` holds the bookings of which somebody has boarded.
     """
 
     bookings: dict[str, Booking] = field(default_factory=dict)
-    journeys: Counter[tuple[str, str]] = field(default_factory=Counter)
-    expected: Counter[str] = field(default_factory=Counter)
     used: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True, kw_only=True)
+class TripJourneys:
+    """Is who travels on a trip: confirmed bookings by user, and the passengers of all of them.
+
+    A note of the trip's turn: no booking is confirmed or ended without a change of seats.
+    """
+
+    bookings: Counter[str] = field(default_factory=Counter)
+    passenger_count: int = 0
+
+    def __len__(self) -> int:
+        """Count the users."""
+        return len(self.bookings)
+
+    def add(self, booking: Booking) -> bool:
+        """Count a booking that is confirmed; say whether it is its user's first one."""
+        self.passenger_count += len(booking.seats)
+        self.bookings[booking.user_id] += 1
+        return self.bookings[booking.user_id] == 1
+
+    def remove(self, booking: Booking) -> bool:
+        """Count a booking no more; say whether it was its user's last one."""
+        self.passenger_count -= len(booking.seats)
+        self.bookings[booking.user_id] -= 1
+        if self.bookings[booking.user_id] > 0:
+            return False
+        del self.bookings[booking.user_id]
+        return True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -194,12 +221,9 @@ def end(turn: TripTurn, before: Booking, after: Booking, *, override_id: str = "
             cause=Cause.OVERRIDDEN if override_id else Cause.CANCELLED,
             cause_id=override_id,
         )
-    known: BookingsKnown = turn.known.parts[BOOKINGS]
-    key = (before.trip_id, before.user_id)
-    known.expected[before.trip_id] -= len(before.seats)
-    known.journeys[key] -= 1
+    was_last = journeys_of(turn).remove(before)
     after = write(turn, before, after, revoked=before.ticket_ids)
-    if known.journeys[key] <= 0:
+    if was_last:
         _tell_moved(turn, before, joined=False)
     return after
 
@@ -220,23 +244,27 @@ def confirm(
     )
     after = replace(after, seats=seats, confirm_time=turn.now)
     issued = issue(signer, ticketed(turn, after), map(ticketed_seat, seats))
-    known: BookingsKnown = turn.known.parts[BOOKINGS]
-    key = (after.trip_id, after.user_id)
-    known.expected[after.trip_id] += len(seats)
-    known.journeys[key] += 1
+    is_first = journeys_of(turn).add(after)
     after = write(turn, before, after, passengers=passengers, issued=issued)
-    if known.journeys[key] == 1:
+    if is_first:
         _tell_moved(turn, after, joined=True)
     return after
 
 
+def journeys_of(turn: TripTurn) -> TripJourneys:
+    """Return who travels on the trip."""
+    journeys = turn.notes[BOOKINGS]
+    if not isinstance(journeys, TripJourneys):
+        raise TypeError("another part's note goes by the name of bookings")
+    return journeys
+
+
 def _tell_moved(turn: TripTurn, booking: Booking, *, joined: bool) -> None:
-    known: BookingsKnown = turn.known.parts[BOOKINGS]
     turn.tell_of_trip(
         PassengerMoved(
             trip_id=booking.trip_id,
             user_id=booking.user_id,
-            expected_count=known.expected[booking.trip_id],
+            expected_count=journeys_of(turn).passenger_count,
             joined=joined,
         )
     )

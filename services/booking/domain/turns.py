@@ -6,7 +6,7 @@ raises a DomainError leaves nothing behind. Pure.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -52,7 +52,11 @@ class BatchKnown:
 
 @dataclass(slots=True, kw_only=True)
 class TripTurn:
-    """Is one locked trip within a batch. `rows` and `events` are written with the batch."""
+    """Is one locked trip within a batch. `rows` and `events` are written with the batch.
+
+    `notes` is what parts of the store know of the trip, by their names, as long as its seats do not
+    change; whoever changes them keeps the notes right.
+    """
 
     trip: Trip
     layout: SeatLayout
@@ -62,6 +66,8 @@ class TripTurn:
     rows: list[tuple[str, object]] = field(default_factory=list)
     events: list[Happening] = field(default_factory=list)
     requests: list[tuple[RequestKey, str]] = field(default_factory=list)
+    notes: dict[str, Sized] = field(default_factory=dict)
+    undone: bool = False
 
     @property
     def now(self) -> datetime:
@@ -108,7 +114,8 @@ class TripTurn:
         )
 
     def undo(self, mark: tuple[Any, ...]) -> None:
-        """Take back all that was changed since the mark."""
+        """Take back all that was changed since the mark; notes may be wrong from now on."""
+        self.undone = True
         seats, rows, events, self.event_version = mark
         self.seats.undo(seats)
         del self.rows[rows:]

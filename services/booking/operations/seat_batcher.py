@@ -6,15 +6,15 @@ guesses. While a batch is being committed the next one gathers.
 """
 
 import asyncio
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence, Sized
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import structlog
 from prometheus_client import Counter as Metric
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Histogram
 
 from services.booking.domain.holding import Sweep
 from services.booking.domain.layouts import SeatLayout
@@ -22,6 +22,7 @@ from services.booking.domain.seats import Cause, SeatsChanged, TripSeats
 from services.booking.domain.trips import Trip
 from services.booking.domain.turns import BatchKnown, Happening, TripTurn, WantedChange
 from services.booking.errors.trips import TripUnknownError
+from services.booking.operations.seat_queue import SeatCall, SeatQueue, fail
 from services.booking.operations.trip_memory import KnownTrip, TripMemory
 from services.booking.ports.seats import SeatBatch, SeatBatchConflictError, SeatStore
 from services.booking.ports.trips import NewEvent
@@ -37,7 +38,6 @@ from services.shared.tasks import HeldTasks
 _log = structlog.get_logger()
 _CHANGED = Metric("wayfare_booking_seat_changes_total", "Changes of seats", ["cause"])
 _REFUSED = Metric("wayfare_booking_seat_refusals_total", "Changes refused", ["reason"])
-_WAITING = Gauge("wayfare_booking_seat_changes_waiting", "Changes that wait to be committed")
 _BATCH = Histogram(
     "wayfare_booking_seat_batch_changes",
     "Changes committed together",
@@ -47,17 +47,10 @@ _AGAIN = Metric("wayfare_booking_seat_batches_decided_again_total", "Batches dec
 _ATTEMPTS = 5
 _RETRY_SECONDS = 0.5
 _REMEMBERED_MAX = 400_000
+_PATIENCE_SECONDS = 0.1
 
 
 EventOf = Callable[[str, Happening, datetime], NewEvent]
-
-
-@dataclass(slots=True)
-class _Call:
-    """Is what one caller wants, made in one batch."""
-
-    wanted: WantedChange
-    done: "asyncio.Future[Any]" = field(repr=False)
 
 
 class SeatBatcher:
@@ -88,10 +81,12 @@ class SeatBatcher:
         self._committers = committers
         self._gather_seconds = gather_seconds
         self._taken_at = float("-inf")
-        self._queues: OrderedDict[str, OrderedDict[str, deque[_Call]]] = OrderedDict()
+        self._queue = SeatQueue()
         self._busy: set[str] = set()
-        self._waiting = 0
+        self._under_way = 0
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._memory = TripMemory(_REMEMBERED_MAX)
 
     async def run(self) -> None:
@@ -99,11 +94,7 @@ class SeatBatcher:
         try:
             await HeldTasks().hold(*[self._commit_forever] * self._committers)
         finally:
-            away = DependencyUnavailableError("booking")
-            for trips in self._queues.values():
-                for queue in trips.values():
-                    _fail(queue, away)
-            self._queues.clear()
+            self._queue.fail(DependencyUnavailableError("booking"))
 
     async def do(self, wanted: WantedChange) -> Any:
         """Make a change and return its answer, when it is committed.
@@ -111,16 +102,14 @@ class SeatBatcher:
         Raises its refusal, OverloadedError, or DependencyUnavailableError; after the last one it
         was made or not, and the same again is safe.
         """
-        if self._waiting >= self._waiting_max:
+        if len(self._queue) >= self._waiting_max:
             raise OverloadedError(
                 "more changes of seats wait than can be made soon",
                 metadata={"waiting_max": str(self._waiting_max)},
                 retry_after_seconds=_RETRY_SECONDS,
             )
-        call = _Call(wanted, asyncio.get_running_loop().create_future())
-        trips = self._queues.setdefault(wanted.tenant_id, OrderedDict())
-        trips.setdefault(wanted.trip_id, deque()).append(call)
-        self._waiting += 1
+        call = SeatCall(wanted, asyncio.get_running_loop().create_future())
+        self._queue.put(call)
         self._wake.set()
         return await call.done
 
@@ -130,7 +119,7 @@ class SeatBatcher:
         Trips that somebody has locked are left for the next time.
         """
         calls = [
-            _Call(Sweep(tenant_id=tenant_id, trip_id=trip_id), asyncio.Future())
+            SeatCall(Sweep(tenant_id=tenant_id, trip_id=trip_id), asyncio.Future())
             for trip_id in trip_ids
         ]
         answers = await self._decide_and_record(tenant_id, calls, again=False, skip_locked=True)
@@ -140,68 +129,52 @@ class SeatBatcher:
         while True:
             await self._wake.wait()
             await self._gather()
-            tenant_id, calls = self._take()
+            await self._wait_for_others()
+            tenant_id, calls = self._queue.take(busy=self._busy, most=self._batch_max)
             if not calls:
                 # All that waits is of trips that another batch is about; it wakes us.
                 self._wake.clear()
                 continue
             trip_ids = {call.wanted.trip_id for call in calls}
             self._busy |= trip_ids
+            self._under_way += 1
+            self._idle.clear()
             try:
                 await self._commit(tenant_id, calls)
             except BaseException as error:
-                _fail(calls, DependencyUnavailableError("booking"))
+                fail(calls, DependencyUnavailableError("booking"))
                 if not isinstance(error, Exception):
                     raise
                 _log.error("seat_batch_failed", calls=len(calls), exc_info=error)
             finally:
                 self._busy -= trip_ids
+                self._under_way -= 1
+                if not self._under_way:
+                    self._idle.set()
                 self._wake.set()
 
     async def _gather(self) -> None:
         """Wait a moment when another batch was taken just now, so that this one is worth it."""
         quiet = self._clock.monotonic() - self._taken_at > self._gather_seconds
-        if not quiet and self._waiting < self._batch_max:
+        if not quiet and len(self._queue) < self._batch_max:
             await asyncio.sleep(self._gather_seconds)
         self._taken_at = self._clock.monotonic()
 
-    def _take(self) -> tuple[str, list[_Call]]:
-        """Take the calls of one tenant that make a batch; tenants take turns.
+    async def _wait_for_others(self) -> None:
+        """Let a batch that is under way end first: what gathers meanwhile is one batch, not two.
 
-        A trip is in one batch at a time: another one would only wait for its lock.
+        One that takes long waits for a lock, and nobody else shall wait for that.
         """
-        for tenant_id in list(self._queues):
-            trips = self._queues[tenant_id]
-            calls: list[_Call] = []
-            taken = 0
-            for trip_id in [one for one in trips if one not in self._busy]:
-                queue = trips[trip_id]
-                while queue and taken < self._batch_max:
-                    call = queue.popleft()
-                    taken += 1
-                    # A caller who went away before the start wants nothing any more.
-                    if not call.done.done():
-                        calls.append(call)
-                if not queue:
-                    del trips[trip_id]
-                if taken >= self._batch_max:
-                    break
-            self._waiting -= taken
-            _WAITING.set(self._waiting)
-            if not trips:
-                del self._queues[tenant_id]
-            if taken:
-                if trips:
-                    self._queues.move_to_end(tenant_id)
-                return tenant_id, calls
-        return "", []
+        if not self._idle.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), _PATIENCE_SECONDS)
 
-    async def _commit(self, tenant_id: str, calls: Sequence[_Call]) -> None:
+    async def _commit(self, tenant_id: str, calls: Sequence[SeatCall]) -> None:
         """Commit the calls together; if PostgreSQL refuses that, each by itself."""
         try:
             answers = await self._attempt(tenant_id, calls)
         except DependencyUnavailableError as error:
-            _fail(calls, error)
+            fail(calls, error)
             return
         except SeatBatchConflictError as error:
             if len(calls) > 1:
@@ -209,7 +182,7 @@ class SeatBatcher:
                     await self._commit(tenant_id, [call])
                 return
             _log.error("seats_refused_by_database", tenant_id=tenant_id, exc_info=error)
-            _fail(calls, error)
+            fail(calls, error)
             return
         for call, answer in zip(calls, answers, strict=True):
             if call.done.done():
@@ -219,7 +192,7 @@ class SeatBatcher:
             else:
                 call.done.set_result(answer)
 
-    async def _attempt(self, tenant_id: str, calls: Sequence[_Call]) -> list[Any]:
+    async def _attempt(self, tenant_id: str, calls: Sequence[SeatCall]) -> list[Any]:
         for attempt in range(_ATTEMPTS):
             try:
                 return await self._decide_and_record(
@@ -232,7 +205,7 @@ class SeatBatcher:
         raise AssertionError("the last attempt returns or raises")
 
     async def _decide_and_record(
-        self, tenant_id: str, calls: Sequence[_Call], *, again: bool, skip_locked: bool
+        self, tenant_id: str, calls: Sequence[SeatCall], *, again: bool, skip_locked: bool
     ) -> list[Any]:
         """Return for each call its answer, or the DomainError that refuses it."""
         wanted = [call.wanted for call in calls]
@@ -261,17 +234,21 @@ class SeatBatcher:
         *,
         skip_locked: bool,
     ) -> dict[str, TripTurn]:
-        """Lock the trips and bring what is known of them up to date."""
-        locked = await batch.lock_trips({one.trip_id for one in wanted}, skip_locked=skip_locked)
+        """Take the turns at the trips and bring what is known of them up to date."""
+        taken = await batch.take_turns(wanted, now=known.now, skip_locked=skip_locked)
+        known.live_hold_counts.update(taken.live_hold_counts)
+        known.requests = taken.requests
+        locked = taken.trips
         remembered = {trip_id: self._memory.take(trip_id) for trip_id in locked}
         trips: dict[str, tuple[Trip, SeatLayout]] = {}
         seats: dict[str, TripSeats] = {}
+        notes: dict[str, dict[str, Sized]] = {}
         for trip_id, one in remembered.items():
             lock = locked[trip_id]
             if one is not None and one.trip.update_time == lock.update_time:
                 trips[trip_id] = (one.trip, one.layout)
             if one is not None and one.seats.version == lock.seat_version:
-                seats[trip_id] = one.seats
+                seats[trip_id], notes[trip_id] = one.seats, one.notes
         if changed := locked.keys() - trips.keys():
             trips |= await batch.trips(changed)
         if stale := {one: locked[one].seat_version for one in locked.keys() - seats.keys()}:
@@ -283,6 +260,7 @@ class SeatBatcher:
                 seats=seats[trip_id],
                 event_version=locked[trip_id].event_version,
                 known=known,
+                notes=notes.get(trip_id, {}),
             )
             for trip_id, (trip, layout) in trips.items()
         }
@@ -304,7 +282,8 @@ class SeatBatcher:
         for turn in turns.values():
             seats = turn.seats
             seats.settle(seats.version + bool(seats.changes))
-            self._memory.give(KnownTrip(turn.trip, turn.layout, seats))
+            notes = {} if turn.undone else turn.notes
+            self._memory.give(KnownTrip(turn.trip, turn.layout, seats, notes))
 
 
 async def _learn(
@@ -316,9 +295,6 @@ async def _learn(
     again: bool,
 ) -> None:
     """Read what the changes name besides their trips."""
-    user_ids = {one.limited_user_id for one in wanted if one.limited_user_id}
-    if user_ids:
-        known.live_hold_counts.update(await batch.live_hold_counts(user_ids, known.now))
     hold_ids = {
         hold_id
         for one in wanted
@@ -327,9 +303,6 @@ async def _learn(
     }
     if hold_ids:
         known.holds = await batch.holds(hold_ids)
-    keys = [one.request for one in wanted if one.request is not None]
-    if keys:
-        known.requests = await batch.requests(keys)
     with_turns = [(one, turns[one.trip_id]) for one in wanted if one.trip_id in turns]
     known.parts = await batch.parts(with_turns)
 
@@ -379,12 +352,6 @@ async def _check_refusals(
     ]
     if refused and await batch.holds(refused):
         raise SeatBatchConflictError("what is refused was made before")
-
-
-def _fail(calls: Iterable[_Call], error: Exception) -> None:
-    for call in calls:
-        if not call.done.done():
-            call.done.set_exception(error)
 
 
 def _count(answers: Sequence[Any], causes: Counter[Cause]) -> None:

@@ -5,7 +5,8 @@ the newest version. Called by the SeatBatcher.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sized
+from dataclasses import dataclass, field
 
 from services.booking.domain.layouts import SeatLayout
 from services.booking.domain.seats import TripSeats
@@ -14,16 +15,20 @@ from services.booking.domain.trips import Trip
 
 @dataclass(slots=True)
 class KnownTrip:
-    """Is a trip as it was at its `update_time`, and its seats as they were at their version."""
+    """Is a trip as it was at its `update_time`, and its seats as they were at their version.
+
+    `notes` are those of its last turn, as good as the seats are.
+    """
 
     trip: Trip
     layout: SeatLayout
     seats: TripSeats
+    notes: dict[str, Sized] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Count what it remembers, about."""
-        return len(self.trip.stops) + self.seats.size
+        return len(self.trip.stops) + self.seats.size + sum(map(len, self.notes.values()))
 
 
 class TripMemory:

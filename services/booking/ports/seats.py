@@ -9,7 +9,7 @@ from services.booking.domain.layouts import SeatLayout
 from services.booking.domain.overriding import SeatOverride
 from services.booking.domain.seats import Hold, TripSeats
 from services.booking.domain.trips import Trip
-from services.booking.domain.turns import RequestKey, TripTurn, WantedChange
+from services.booking.domain.turns import TripTurn, WantedChange
 from services.booking.ports.trips import NewEvent
 
 
@@ -25,13 +25,29 @@ class LockedTrip(NamedTuple):
     update_time: datetime
 
 
+class TakenTurns(NamedTuple):
+    """Is what a batch begins with.
+
+    The trips that are locked, by user the holds that keep seats, and by caller, method and
+    request_id the body hash and the resource of calls that came before.
+    """
+
+    trips: dict[str, LockedTrip]
+    live_hold_counts: dict[str, int]
+    requests: dict[tuple[str, str, str], tuple[bytes, str]]
+
+
 class SeatBatch(Protocol):
     """Is one open transaction in which changes of one tenant's seats are decided and recorded."""
 
-    async def lock_trips(
-        self, trip_ids: Collection[str], *, skip_locked: bool
-    ) -> dict[str, LockedTrip]:
-        """Lock these trips in the order of their ids until the end; return those that there are."""
+    async def take_turns(
+        self, wanted: Sequence[WantedChange], *, now: datetime, skip_locked: bool
+    ) -> TakenTurns:
+        """Lock the trips in the order of their ids until the end, those that there are.
+
+        Others who count the holds of the same users wait from now on. With `skip_locked`, only
+        trips that nobody has locked, and no more than that.
+        """
         ...
 
     async def trips(self, trip_ids: Collection[str]) -> dict[str, tuple[Trip, SeatLayout]]:
@@ -44,19 +60,6 @@ class SeatBatch(Protocol):
 
     async def holds(self, hold_ids: Collection[str]) -> dict[str, Hold]:
         """Return these holds, whatever became of them, as far as there are any."""
-        ...
-
-    async def live_hold_counts(self, user_ids: Collection[str], now: datetime) -> dict[str, int]:
-        """Count by user the holds that keep seats; others who count the same wait from now on."""
-        ...
-
-    async def requests(
-        self, keys: Collection[RequestKey]
-    ) -> dict[tuple[str, str, str], tuple[bytes, str]]:
-        """Return body hash and resource of the calls that came before.
-
-        By caller, method and request_id.
-        """
         ...
 
     async def parts(self, wanted: Sequence[tuple[WantedChange, TripTurn]]) -> dict[str, Any]:

@@ -1,28 +1,33 @@
 """Reads and writes bookings in the transaction that changes their seats. A part of seat batches."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from services.booking.domain.booking_changes import BookingChange, Cancelling
-from services.booking.domain.booking_turns import BOOKINGS, BookingRow, BookingsKnown
+from services.booking.domain.booking_turns import (
+    BOOKINGS,
+    BookingRow,
+    BookingsKnown,
+    TripJourneys,
+)
 from services.booking.domain.overriding import Override
 from services.booking.domain.seats import SeatState
 from services.booking.domain.turns import TripTurn, WantedChange
-from services.booking.store import tickets
-from services.booking.store.booking_rows import COLUMNS, INSERT, UPDATE, booking_of, rows_text
+from services.booking.store import booking_rows, tickets
 
 if TYPE_CHECKING:
     from services.shared.postgres import Connection
 
 # In the order of their ids, after all locks of trips.
 _LOCK = f"""
-SELECT {COLUMNS} FROM (SELECT id FROM unnest($1::uuid[]) AS id ORDER BY id) AS wanted
+SELECT {booking_rows.COLUMNS} FROM (SELECT id FROM unnest($1::uuid[]) AS id ORDER BY id) AS wanted
 CROSS JOIN LATERAL (
   SELECT * FROM booking.bookings WHERE booking_id = wanted.id FOR NO KEY UPDATE) AS b
 """  # noqa: S608 - constants of ours
 _JOURNEYS = """
-SELECT b.* FROM unnest($1::uuid[]) AS wanted (id)
+SELECT b.* FROM unnest($1::text::uuid[]) AS wanted (id)
 CROSS JOIN LATERAL (
   SELECT trip_id::text, user_id::text, count(*), sum(passenger_count)::bigint
   FROM booking.bookings WHERE trip_id = wanted.id AND state = 'CONFIRMED'
@@ -32,11 +37,16 @@ _USED = """
 SELECT DISTINCT booking_id::text FROM booking.tickets
 WHERE booking_id = ANY ($1::uuid[]) AND use_time IS NOT NULL
 """
-_PASSENGERS = """
-INSERT INTO booking.passengers (passenger_id, tenant_id, booking_id, sealed)
-SELECT passenger_id, $1, booking_id, sealed
-FROM unnest($2::uuid[], $3::uuid[], $4::bytea[]) AS n (passenger_id, booking_id, sealed)
-"""
+# One statement: the way to PostgreSQL is taken once. What is inserted is not what is changed.
+_WRITE = f"""
+WITH new_bookings AS ({booking_rows.insert_from("$2", "$1")}),
+new_passengers AS (
+  INSERT INTO booking.passengers (passenger_id, tenant_id, booking_id, sealed)
+  SELECT passenger_id, $1, booking_id, sealed
+  FROM json_to_recordset($3::json) AS n (passenger_id uuid, booking_id uuid, sealed bytea)
+), new_tickets AS ({tickets.insert_from("$4", "$1")})
+SELECT booking.write_bookings($5::json)
+"""  # noqa: S608 - constants of ours
 
 
 class BookingPart:
@@ -52,24 +62,23 @@ class BookingPart:
     ) -> BookingsKnown:
         """Return what these changes need to know; the bookings stay locked until the end."""
         known = BookingsKnown()
-        ids, trip_ids, cancelling = set(), set(), []
+        ids: set[str] = set()
+        turns: dict[str, TripTurn] = {}
+        cancelling = []
         for one, turn in wanted:
             if isinstance(one, BookingChange):
                 ids.add(one.booking_id)
-                trip_ids.add(one.trip_id)
+                turns[one.trip_id] = turn
                 if isinstance(one, Cancelling):
                     cancelling.append(one.booking_id)
             elif isinstance(one, Override):
                 ids.update(_bookings_on(turn, one.seat_number))
-                trip_ids.add(one.trip_id)
+                turns[one.trip_id] = turn
         if not ids:
             return known
         rows = await connection.fetch(_LOCK, list(ids))
-        known.bookings = {row["booking_id"]: booking_of(row) for row in rows}
-        counted = await connection.fetch(_JOURNEYS, list(trip_ids))
-        for trip_id, user_id, bookings, passengers in counted:
-            known.journeys[trip_id, user_id] = bookings
-            known.expected[trip_id] += passengers
+        known.bookings = {row["booking_id"]: booking_rows.booking_of(row) for row in rows}
+        await _note_journeys(connection, turns)
         if cancelling:
             used = await connection.fetch(_USED, cancelling)
             known.used = frozenset(row[0] for row in used)
@@ -83,24 +92,6 @@ class BookingPart:
         now: datetime,
     ) -> None:
         """Write bookings, those who travel, and their tickets."""
-        # Of several changes of one booking the last one stands.
-        last = {row.booking.booking_id: row.booking for row in rows}
-        new_ids = {row.booking.booking_id for row in rows if row.is_new}
-        if new_ids:
-            made = [last[booking_id] for booking_id in new_ids]
-            await connection.execute(INSERT, tenant_id, rows_text(made))
-        changed = [one for booking_id, one in last.items() if booking_id not in new_ids]
-        if changed:
-            await connection.execute(UPDATE, rows_text(changed))
-        passengers = [one for row in rows for one in row.passengers]
-        if passengers:
-            await connection.execute(
-                _PASSENGERS,
-                tenant_id,
-                [one.passenger_id for one in passengers],
-                [one.booking_id for one in passengers],
-                [one.sealed for one in passengers],
-            )
         # A passenger has one good ticket: the old one first.
         revoked = [ticket_id for row in rows for ticket_id in row.revoked]
         issued = [ticket for row in rows for ticket in row.issued]
@@ -108,13 +99,51 @@ class BookingPart:
         early = [ticket_id for ticket_id in revoked if ticket_id not in again]
         if early:
             await tickets.revoke(connection, early, now=now)
-        if issued:
-            await tickets.insert(connection, tenant_id, issued)
+        # Of several changes of one booking the last one stands.
+        last = {row.booking.booking_id: row.booking for row in rows}
+        new_ids = {row.booking.booking_id for row in rows if row.is_new}
+        await connection.execute(
+            _WRITE,
+            tenant_id,
+            booking_rows.rows_text(last[booking_id] for booking_id in new_ids),
+            _passengers_text(rows),
+            tickets.rows_text(issued),
+            booking_rows.rows_text(one for id_, one in last.items() if id_ not in new_ids),
+        )
         for row in rows:
             if row.issued and row.revoked:
                 await tickets.hand_on_use(connection, row.revoked, row.issued)
         if again:
             await tickets.revoke(connection, list(again), now=now)
+
+
+def _passengers_text(rows: Sequence[BookingRow]) -> str:
+    """Return who travels as the text that is unfolded."""
+    return json.dumps(
+        [
+            {
+                "passenger_id": one.passenger_id,
+                "booking_id": one.booking_id,
+                "sealed": "\\x" + one.sealed.hex(),
+            }
+            for row in rows
+            for one in row.passengers
+        ]
+    )
+
+
+async def _note_journeys(connection: "Connection", turns: Mapping[str, TripTurn]) -> None:
+    """Read who travels on those trips of which it is not known since their seats changed last."""
+    unknown = [trip_id for trip_id, turn in turns.items() if BOOKINGS not in turn.notes]
+    if not unknown:
+        return
+    found = {trip_id: TripJourneys() for trip_id in unknown}
+    rows = await connection.fetch(_JOURNEYS, "{" + ",".join(unknown) + "}")
+    for trip_id, user_id, bookings, passengers in rows:
+        found[trip_id].bookings[user_id] = bookings
+        found[trip_id].passenger_count += passengers
+    for trip_id, journeys in found.items():
+        turns[trip_id].notes[BOOKINGS] = journeys
 
 
 def _bookings_on(turn: TripTurn, seat_number: str) -> set[str]:

@@ -66,18 +66,18 @@ COLUMNS = ", ".join(
 )
 COLUMNS += ", b.tenant_id::text, b.deposit_state"
 
-INSERT = f"""
-INSERT INTO booking.bookings (tenant_id, {", ".join(_ALL)})
-SELECT $1, {", ".join(_ALL)}
-FROM json_to_recordset($2::json) AS n ({", ".join(f"{n} {k}" for n, k in _ALL.items())})
-"""  # noqa: S608 - constants of ours
 
-# A function, so that it goes booking by booking whatever the planner believes about JSON.
-UPDATE = "SELECT booking.write_bookings($1::json)"
+def insert_from(rows: str, tenant_id: str) -> str:
+    """Return the statement that inserts the bookings of a text; both are names of parameters."""
+    columns = ", ".join(_ALL)
+    return f"""
+      INSERT INTO booking.bookings (tenant_id, {columns}) SELECT {tenant_id}, {columns}
+      FROM json_to_recordset({rows}::json) AS n ({", ".join(f"{n} {k}" for n, k in _ALL.items())})
+    """  # noqa: S608 - constants of ours
 
 
 def rows_text(bookings: Iterable[Booking]) -> str:
-    """Return bookings as the text that INSERT and UPDATE unfold."""
+    """Return bookings as the text that `insert_from` and booking.write_bookings unfold."""
     return json.dumps([_row_of(booking) for booking in bookings])
 
 

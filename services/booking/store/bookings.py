@@ -26,7 +26,7 @@ from services.booking.ports.bookings import (
 )
 from services.booking.ports.trips import NewEvent
 from services.booking.store import events
-from services.booking.store.booking_rows import COLUMNS, UPDATE, booking_of, rows_text
+from services.booking.store.booking_rows import COLUMNS, booking_of, rows_text
 from services.shared.clock import Clock
 from services.shared.postgres import Database, Session
 
@@ -102,6 +102,8 @@ _CLOSE = """
 INSERT INTO booking.trip_closings (trip_id, tenant_id, create_time) VALUES ($1, $2, $3)
 ON CONFLICT DO NOTHING RETURNING 1
 """
+# One statement: the way to PostgreSQL is taken once.
+_WRITE = f"WITH kept AS ({events.KEEP}) SELECT booking.write_bookings($6::json)"
 
 
 class PostgresBookingStore:
@@ -195,9 +197,9 @@ class PostgresBookingStore:
                 made.append(self._event_of(tenant_id, told_of, now))
             written[booking.booking_id] = replace(booking, event_version=version)
         if written:
-            await connection.execute(UPDATE, rows_text(written.values()))
-        if made:
-            await events.keep(connection, tenant_id, made)
+            await connection.execute(
+                _WRITE, tenant_id, *events.columns(made), rows_text(written.values())
+            )
         return written
 
     async def take_due(

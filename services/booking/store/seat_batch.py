@@ -9,8 +9,8 @@ import asyncpg
 from services.booking.domain.layouts import SeatLayout
 from services.booking.domain.seats import Claim, Hold, SeatState, TripSeats
 from services.booking.domain.trips import Trip
-from services.booking.domain.turns import RequestKey, TripTurn, WantedChange
-from services.booking.ports.seats import LockedTrip, SeatBatchConflictError
+from services.booking.domain.turns import TripTurn, WantedChange
+from services.booking.ports.seats import LockedTrip, SeatBatchConflictError, TakenTurns
 from services.booking.ports.trips import NewEvent
 from services.booking.store.holds import COLUMNS, hold_of, text_of
 
@@ -20,15 +20,19 @@ if TYPE_CHECKING:
 # Lists of ids travel as the text of arrays: asyncpg looks at each element of an array several
 # times. None of these values needs quotes.
 
+_TAKE = """
+SELECT kind, id, first_number, second_number, moment, caller_id, method, body_hash, resource_id
+FROM booking.take_turns($1, $2::text::uuid[], $3::text::uuid[], $4, $5, $6, $7::text::uuid[])
+"""
+
 # In the order of their ids, so that no two batches wait for each other. Id by id, because row-level
 # security makes the planner expect one row, and it would go through all trips for each.
-_LOCK = """
+_TAKE_FREE = """
 SELECT t.* FROM (SELECT id FROM unnest($1::text::uuid[]) AS id ORDER BY id) AS wanted
 CROSS JOIN LATERAL (
   SELECT trip_id::text, seat_version, event_version, update_time
-  FROM booking.trips WHERE trip_id = wanted.id FOR NO KEY UPDATE {skip}) AS t
+  FROM booking.trips WHERE trip_id = wanted.id FOR NO KEY UPDATE SKIP LOCKED) AS t
 """
-_LOCK_ALL, _LOCK_FREE = _LOCK.format(skip=""), _LOCK.format(skip="SKIP LOCKED")
 
 _CLAIMS = """
 SELECT c.* FROM unnest($1::text::uuid[]) AS wanted (id)
@@ -50,17 +54,6 @@ SELECT h.* FROM unnest($1::text::uuid[]) AS wanted (id)
 CROSS JOIN LATERAL (
   SELECT {COLUMNS} FROM booking.holds WHERE hold_id = wanted.id OFFSET 0) AS h
 """  # noqa: S608 - constants of ours
-
-_COUNT = "SELECT user_id::text, hold_count FROM booking.count_live_holds($1::text::uuid[], $2)"
-
-_REQUESTS = """
-SELECT r.* FROM unnest($1::text[], $2::text[], $3::text::uuid[])
-  AS wanted (caller_id, method, request_id)
-CROSS JOIN LATERAL (
-  SELECT caller_id, method, request_id::text, body_hash, resource_id::text FROM booking.requests
-  WHERE tenant_id = $4 AND caller_id = wanted.caller_id AND method = wanted.method
-    AND request_id = wanted.request_id OFFSET 0) AS r
-"""
 
 # One statement: the way to PostgreSQL is taken once.
 _RECORD = """
@@ -158,17 +151,37 @@ class PostgresSeatBatch:
         self._parts = parts
         self.made: list[Hold] = []
 
-    async def lock_trips(
-        self, trip_ids: Collection[str], *, skip_locked: bool
-    ) -> dict[str, LockedTrip]:
-        """Lock these trips in the order of their ids; return those that there are."""
+    async def take_turns(
+        self, wanted: Sequence[WantedChange], *, now: datetime, skip_locked: bool
+    ) -> TakenTurns:
+        """Lock the trips in the order of their ids, count holds, and look for earlier calls."""
+        trip_ids = {one.trip_id for one in wanted}
+        if skip_locked:
+            rows = await self._connection.fetch(_TAKE_FREE, _array(trip_ids))
+            return TakenTurns({row[0]: LockedTrip(row[1], row[2], row[3]) for row in rows}, {}, {})
+        keys = [one.request for one in wanted if one.request is not None]
         try:
             rows = await self._connection.fetch(
-                _LOCK_FREE if skip_locked else _LOCK_ALL, _array(trip_ids)
+                _TAKE,
+                self._tenant_id,
+                _array(trip_ids),
+                _array({one.limited_user_id for one in wanted if one.limited_user_id}),
+                now,
+                [key.caller_id for key in keys],
+                [key.method for key in keys],
+                _array(key.request_id for key in keys),
             )
         except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError) as error:
             raise SeatBatchConflictError(str(error)) from error
-        return {row[0]: LockedTrip(row[1], row[2], row[3]) for row in rows}
+        taken = TakenTurns({}, {}, {})
+        for kind, id_, first, second, moment, caller_id, method, body_hash, resource_id in rows:
+            if kind == "TRIP":
+                taken.trips[id_] = LockedTrip(first, second, moment)
+            elif kind == "USER":
+                taken.live_hold_counts[id_] = first
+            else:
+                taken.requests[caller_id, method, id_] = (body_hash, resource_id)
+        return taken
 
     async def trips(self, trip_ids: Collection[str]) -> dict[str, tuple[Trip, SeatLayout]]:
         """Return locked trips with their layouts."""
@@ -182,24 +195,6 @@ class PostgresSeatBatch:
         """Return these holds, whatever became of them."""
         rows = await self._connection.fetch(_HOLDS, _array(hold_ids))
         return {row["hold_id"]: hold_of(row) for row in rows}
-
-    async def live_hold_counts(self, user_ids: Collection[str], now: datetime) -> dict[str, int]:
-        """Count by user the holds that keep seats."""
-        rows = await self._connection.fetch(_COUNT, _array(user_ids), now)
-        return {row[0]: row[1] for row in rows}
-
-    async def requests(
-        self, keys: Collection[RequestKey]
-    ) -> dict[tuple[str, str, str], tuple[bytes, str]]:
-        """Return body hash and resource of the calls that came before."""
-        rows = await self._connection.fetch(
-            _REQUESTS,
-            [key.caller_id for key in keys],
-            [key.method for key in keys],
-            _array(key.request_id for key in keys),
-            self._tenant_id,
-        )
-        return {(row[0], row[1], row[2]): (row[3], row[4]) for row in rows}
 
     async def parts(self, wanted: Sequence[tuple[WantedChange, TripTurn]]) -> dict[str, Any]:
         """Return what the parts of the store read for these changes."""

@@ -1,9 +1,10 @@
 """Keeps tickets. Implements ports.tickets.TicketStore.
 
-`insert`, `revoke` and `hand_on_use` run in the transaction of whoever confirms, changes or cancels
-a booking, who has locked the trip's row.
+`insert_from`, `revoke` and `hand_on_use` are for the transaction of whoever confirms, changes or
+cancels a booking, who has locked the trip's row.
 """
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -21,19 +22,23 @@ COLUMNS = """ticket_id, booking_id, booking_code, trip_id, passenger_id, user_id
   revoke_time, use_scan_id, use_device_id, use_stop_index, use_time"""
 _FIND = f"SELECT {COLUMNS} FROM booking.tickets WHERE ticket_id = $1"  # noqa: S608 - constants of ours
 
-_INSERT = """
-INSERT INTO booking.tickets (ticket_id, tenant_id, booking_id, booking_code, trip_id, passenger_id,
-  user_id, seat_number, from_stop_index, to_stop_index, key_id, code, cash_due_minor, currency_code,
-  issue_time, end_time)
-SELECT ticket_id, $1, booking_id, booking_code, trip_id, passenger_id, user_id, seat_number,
-  from_stop_index, to_stop_index, key_id, code, cash_due_minor, currency_code, issue_time, end_time
-FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::uuid[], $7::uuid[], $8::text[],
-  $9::smallint[], $10::smallint[], $11::text[], $12::bytea[], $13::bigint[], $14::text[],
-  $15::timestamptz[], $16::timestamptz[])
-  AS new (ticket_id, booking_id, booking_code, trip_id, passenger_id, user_id, seat_number,
-    from_stop_index, to_stop_index, key_id, code, cash_due_minor, currency_code, issue_time,
-    end_time)
-"""
+_NEW = {
+    "ticket_id": "uuid",
+    "booking_id": "uuid",
+    "booking_code": "text",
+    "trip_id": "uuid",
+    "passenger_id": "uuid",
+    "user_id": "uuid",
+    "seat_number": "text",
+    "from_stop_index": "smallint",
+    "to_stop_index": "smallint",
+    "key_id": "text",
+    "code": "bytea",
+    "cash_due_minor": "bigint",
+    "currency_code": "text",
+    "issue_time": "timestamptz",
+    "end_time": "timestamptz",
+}
 
 _REVOKE = """
 WITH revoked AS (
@@ -68,27 +73,32 @@ _OF_TRIP = _REVOCATIONS.format("trip_id = $4::uuid")
 _OF_ALL = _REVOCATIONS.format("end_time > $4::timestamptz")
 
 
+def insert_from(rows: str, tenant_id: str) -> str:
+    """Return the statement that keeps new tickets of a text; both are names of parameters."""
+    columns = ", ".join(_NEW)
+    return f"""
+      INSERT INTO booking.tickets (tenant_id, {columns}) SELECT {tenant_id}, {columns}
+      FROM json_to_recordset({rows}::json) AS n ({", ".join(f"{n} {k}" for n, k in _NEW.items())})
+    """  # noqa: S608 - constants of ours
+
+
+def rows_text(tickets: Sequence[IssuedTicket]) -> str:
+    """Return tickets as the text that `insert_from` unfolds."""
+    return json.dumps([_row_of(ticket) for ticket in tickets])
+
+
+def _row_of(ticket: IssuedTicket) -> dict[str, object]:
+    row = {name: getattr(ticket, name) for name in _NEW}
+    return row | {
+        "code": "\\x" + ticket.code.hex(),
+        "issue_time": ticket.issue_time.isoformat(),
+        "end_time": ticket.end_time.isoformat(),
+    }
+
+
 async def insert(connection: "Connection", tenant_id: str, tickets: Sequence[IssuedTicket]) -> None:
-    """Keep new tickets in the open transaction."""
-    names = (
-        "ticket_id",
-        "booking_id",
-        "booking_code",
-        "trip_id",
-        "passenger_id",
-        "user_id",
-        "seat_number",
-        "from_stop_index",
-        "to_stop_index",
-        "key_id",
-        "code",
-        "cash_due_minor",
-        "currency_code",
-        "issue_time",
-        "end_time",
-    )
-    columns = [[getattr(ticket, name) for ticket in tickets] for name in names]
-    await connection.execute(_INSERT, tenant_id, *columns)
+    """Keep new tickets by themselves in the open transaction."""
+    await connection.execute(insert_from("$2", "$1"), tenant_id, rows_text(tickets))
 
 
 async def revoke(
