@@ -62,34 +62,43 @@ class BookingEvents:
 
     async def handle(self, connection: "Connection", events: Sequence[Envelope]) -> None:
         """Handle events in order; a trip that several are about is told to Valkey once."""
-        changed: dict[str, str] = {}
-        counted: dict[str, tuple[str, bytes]] = {}
+        by_tenant: dict[str, list[tuple[str, Message]]] = {}
         for event in events:
             message = _message_of(event)
-            if message is None:
-                continue
-            await booked.act_for(connection, event.tenant_id)
-            trip_id = event.aggregate_id
-            if isinstance(message, events_pb2.BoardingCounted):
-                counted[trip_id] = (event.tenant_id, _boarding_payload(message))
-            await _keep(connection, event, message)
-            changed[trip_id] = event.tenant_id
-        for trip_id, tenant_id in changed.items():
+            if message is not None:
+                told = by_tenant.setdefault(event.tenant_id, [])
+                told.append((event.aggregate_id, message))
+        for tenant_id, told in by_tenant.items():
             await booked.act_for(connection, tenant_id)
-            await self._track(connection, trip_id)
-        for trip_id, (tenant_id, payload) in counted.items():
-            await booked.act_for(connection, tenant_id)
-            trip = await self._trips.read_on(connection, trip_id)
-            if trip is not None and not trip.stopped:
-                await self._live.board(trip, payload)
+            await _keep(connection, tenant_id, told)
+            trip_ids = list(dict.fromkeys(trip_id for trip_id, _ in told))
+            known = await booked.find(connection, trip_ids)
+            tracked = await self._trips.kept_on(connection, trip_ids)
+            for trip_id in trip_ids:
+                if trip_id in known:
+                    await self._track(
+                        connection, trip_id, known[trip_id], is_kept=trip_id in tracked
+                    )
+            await self._board(connection, told)
         await booked.act_for(connection, "")
 
-    async def _track(self, connection: "Connection", trip_id: str) -> None:
+    async def _board(self, connection: "Connection", told: Sequence[tuple[str, Message]]) -> None:
+        """Tell those who follow how many are on board."""
+        counted = {
+            trip_id: message
+            for trip_id, message in told
+            if isinstance(message, events_pb2.BoardingCounted)
+        }
+        for trip_id, message in counted.items():
+            trip = await self._trips.read_on(connection, trip_id)
+            if trip is not None and not trip.stopped:
+                await self._live.board(trip, _boarding_payload(message))
+
+    async def _track(
+        self, connection: "Connection", trip_id: str, known: booked.BookedTrip, *, is_kept: bool
+    ) -> None:
         """Bring what is tracked to what is known."""
-        known = await booked.find(connection, trip_id)
-        if known is None:
-            return
-        tracked = await self._trips.read_on(connection, trip_id)
+        tracked = await self._trips.read_on(connection, trip_id) if is_kept else None
         if tracked is not None and tracked.stopped:
             # It came again, or came after the trip had ended.
             return
@@ -124,27 +133,31 @@ class BookingEvents:
         return trip
 
 
-async def _keep(connection: "Connection", event: Envelope, message: Message) -> None:
-    trip_id, tenant_id = event.aggregate_id, event.tenant_id
-    if isinstance(message, events_pb2.TripScheduled | events_pb2.TripUpdated):
-        await booked.keep_trip(
-            connection,
-            trip_id,
-            tenant_id,
-            trip=message.trip.SerializeToString(),
-            capacity_count=max(0, message.capacity_count),
-        )
-    elif isinstance(message, events_pb2.TripCancelled):
-        await booked.keep_cancelled(connection, trip_id, tenant_id)
-    elif isinstance(message, events_pb2.PassengerJoined | events_pb2.PassengerLeft):
-        joined = isinstance(message, events_pb2.PassengerJoined)
-        await booked.keep_passenger(
-            connection, trip_id, tenant_id, user_id=message.user_id, joined=joined
-        )
-        await booked.keep_expected(connection, trip_id, tenant_id, message.expected_count)
-    elif isinstance(message, events_pb2.BoardingCounted):
-        expected = message.counts.expected_count
-        await booked.keep_expected(connection, trip_id, tenant_id, expected)
+async def _keep(
+    connection: "Connection", tenant_id: str, told: Sequence[tuple[str, Message]]
+) -> None:
+    """Keep what a tenant's trips are told: of passengers and counts the last that is said."""
+    passengers: dict[tuple[str, str], bool] = {}
+    expected_counts: dict[str, int] = {}
+    for trip_id, message in told:
+        if isinstance(message, events_pb2.TripScheduled | events_pb2.TripUpdated):
+            await booked.keep_trip(
+                connection,
+                trip_id,
+                tenant_id,
+                trip=message.trip.SerializeToString(),
+                capacity_count=max(0, message.capacity_count),
+            )
+        elif isinstance(message, events_pb2.TripCancelled):
+            await booked.keep_cancelled(connection, trip_id, tenant_id)
+        elif isinstance(message, events_pb2.PassengerJoined | events_pb2.PassengerLeft):
+            joined = isinstance(message, events_pb2.PassengerJoined)
+            passengers[trip_id, message.user_id] = joined
+            expected_counts[trip_id] = message.expected_count
+        elif isinstance(message, events_pb2.BoardingCounted):
+            expected_counts[trip_id] = message.counts.expected_count
+    await booked.keep_passengers(connection, tenant_id, passengers)
+    await booked.keep_expected(connection, tenant_id, expected_counts)
 
 
 def _message_of(event: Envelope) -> Message | None:

@@ -4,6 +4,7 @@ The tenant of an event is set on the connection for as long as the event is hand
 a tenant its own rows alone.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -51,51 +52,61 @@ async def keep_cancelled(connection: "Connection", trip_id: str, tenant_id: str)
     )
 
 
-async def keep_passenger(
-    connection: "Connection", trip_id: str, tenant_id: str, *, user_id: str, joined: bool
+async def keep_passengers(
+    connection: "Connection", tenant_id: str, passengers: Mapping[tuple[str, str], bool]
 ) -> None:
-    """Remember that somebody has a booking on the trip, or has none any more."""
-    if not joined:
+    """Remember by trip and user who has a booking on the trip, or has none any more."""
+    joined = [one for one, travels in passengers.items() if travels]
+    left = [one for one, travels in passengers.items() if not travels]
+    if left:
         await connection.execute(
-            "DELETE FROM location.booked_passengers WHERE trip_id = $1 AND user_id = $2",
-            trip_id,
-            user_id,
+            "DELETE FROM location.booked_passengers WHERE (trip_id, user_id) IN"
+            " (SELECT * FROM unnest($1::uuid[], $2::uuid[]))",
+            *zip(*left, strict=True),
         )
-        return
-    await connection.execute(
-        "INSERT INTO location.booked_passengers (trip_id, user_id, tenant_id)"
-        " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        trip_id,
-        user_id,
-        tenant_id,
-    )
+    if joined:
+        await connection.execute(
+            "INSERT INTO location.booked_passengers (tenant_id, trip_id, user_id)"
+            " SELECT $1, * FROM unnest($2::uuid[], $3::uuid[]) ON CONFLICT DO NOTHING",
+            tenant_id,
+            *zip(*joined, strict=True),
+        )
 
 
 async def keep_expected(
-    connection: "Connection", trip_id: str, tenant_id: str, expected_count: int
+    connection: "Connection", tenant_id: str, expected_counts: Mapping[str, int]
 ) -> None:
-    """Keep how many passengers are expected."""
+    """Keep by trip how many passengers are expected."""
+    if not expected_counts:
+        return
     await connection.execute(
-        "INSERT INTO location.booked_trips (trip_id, tenant_id, expected_count)"
-        " VALUES ($1, $2, $3)"
+        "INSERT INTO location.booked_trips (tenant_id, trip_id, expected_count)"
+        " SELECT $1, * FROM unnest($2::uuid[], $3::integer[])"
         " ON CONFLICT (trip_id) DO UPDATE SET expected_count = excluded.expected_count",
-        trip_id,
         tenant_id,
-        expected_count,
+        list(expected_counts),
+        list(expected_counts.values()),
     )
 
 
-async def find(connection: "Connection", trip_id: str) -> BookedTrip | None:
-    """Return what is known of a trip, or None."""
-    row = await connection.fetchrow(
-        "SELECT tenant_id::text, trip, capacity_count, expected_count, is_cancelled"
-        " FROM location.booked_trips WHERE trip_id = $1",
-        trip_id,
+async def find(connection: "Connection", trip_ids: Sequence[str]) -> dict[str, BookedTrip]:
+    """Return by trip what is known of it."""
+    rows = await connection.fetch(
+        "SELECT trip_id::text, tenant_id::text, trip, capacity_count, expected_count, is_cancelled"
+        " FROM location.booked_trips WHERE trip_id = ANY ($1::uuid[])",
+        trip_ids,
     )
-    if row is None:
-        return None
     people = await connection.fetch(
-        "SELECT user_id::text FROM location.booked_passengers WHERE trip_id = $1", trip_id
+        "SELECT trip_id::text, user_id::text FROM location.booked_passengers"
+        " WHERE trip_id = ANY ($1::uuid[])",
+        trip_ids,
     )
-    passenger_ids = frozenset(one[0] for one in people)
-    return BookedTrip(row[0], row[1], row[2], row[3], row[4], passenger_ids)
+    passengers: dict[str, set[str]] = {}
+    for trip_id, user_id in people:
+        passengers.setdefault(trip_id, set()).add(user_id)
+    return {
+        row[0]: BookedTrip(
+            row[1], row[2], row[3], row[4], row[5], frozenset(passengers.get(row[0], ()))
+        )
+        for row in rows
+    }

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -68,6 +68,14 @@ class PostgresTripStore:
     async def read_on(self, connection: Connection, trip_id: str) -> TrackedTrip | None:
         """Return the tenant's trip, in the transaction of `connection`."""
         return await _read_trip(connection, trip_id)
+
+    async def kept_on(self, connection: Connection, trip_ids: Sequence[str]) -> set[str]:
+        """Return which of these trips of the tenant are kept, in its transaction."""
+        rows = await connection.fetch(
+            "SELECT trip_id::text FROM location.tracked_trips WHERE trip_id = ANY ($1::uuid[])",
+            trip_ids,
+        )
+        return {row[0] for row in rows}
 
     async def start_on(self, connection: Connection, trip: TrackedTrip) -> TrackedTrip:
         """Keep `trip`, or replace what is kept of it, in the transaction of `connection`."""
