@@ -44,7 +44,11 @@ class BookingSettings(ServiceSettings):
         5_000, ge=1, description="Changes of seats that may wait; more are refused: OVERLOADED."
     )
     booking_committers: int = Field(
-        2, ge=1, le=8, description="Batches of seats that are committed at once by this process."
+        2,
+        ge=1,
+        le=8,
+        description="Batches of seats that are committed at once by this process, when one waits"
+        " for a lock.",
     )
     booking_gather_seconds: float = Field(
         0.015, ge=0, le=1, description="How long changes gather before a batch of a busy process."

@@ -107,5 +107,5 @@ async def test_a_way_begins_at_most_so_often_and_a_lone_question_waits_for_nothi
     answers = await asyncio.gather(first, gathering.ask(2))
 
     assert at_once < 0.05 <= loop.time() - began
-    assert answers == [2, 4]
+    assert list(answers) == [2, 4]
     assert doubler.asked == [[0], [1, 2]]

@@ -7,9 +7,10 @@ CREATE FUNCTION booking.take_turns(
   tenant uuid, trips uuid[], users uuid[], now_is timestamptz, caller_ids text[], methods text[], request_ids uuid[]
 ) RETURNS TABLE (kind text, id text, first_number bigint, second_number bigint, moment timestamptz, caller_id text, method text,
   body_hash bytea, resource_id text)
-  LANGUAGE plpgsql VOLATILE SET search_path = '' SET plan_cache_mode = force_generic_plan AS $$
+  LANGUAGE plpgsql VOLATILE SET search_path = ''
+  -- Trip by trip and user by user, whatever the planner believed of the tables when it planned.
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
-  -- Id by id, because row-level security makes the planner expect one row, and it would go through all trips for each.
   RETURN QUERY
     SELECT 'TRIP', t.* FROM (SELECT one FROM unnest(trips) AS one ORDER BY one) AS wanted
     CROSS JOIN LATERAL (
