@@ -35,6 +35,71 @@ BEGIN
   END IF;
 END $$;
 
+-- Writes what a batch changed: the versions of its trips, what became of holds, and how the claims differ: first what
+-- nobody has any more, then what has another owner or state, then what is new. Legs are the bits of a number. Raises WB002
+-- if what was there is not what the batch was decided on, and unique_violation for a seat that somebody has.
+CREATE OR REPLACE FUNCTION booking.write_seats(
+  tenant uuid,
+  changed_trips uuid[], seat_versions bigint[], event_versions bigint[],
+  changed_holds uuid[], hold_states text[], expire_times timestamptz[], extension_counts smallint[], booking_ids uuid[],
+  gone_trips uuid[], gone_seats text[], gone_legs bigint[], gone_owners uuid[],
+  moved_trips uuid[], moved_seats text[], moved_legs bigint[], moved_owners uuid[], moved_states text[], moved_to uuid[],
+  new_trips uuid[], new_seats text[], new_legs bigint[], new_states text[], new_owners uuid[]
+) RETURNS void LANGUAGE plpgsql SET search_path = ''
+  -- Seat by seat, whatever the planner believes about the size of arrays and tables.
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+  expected bigint;
+  written bigint;
+BEGIN
+  -- Statements of their own: of a join the planner went through all trips for each batch, because there were few when it planned.
+  FOR place IN 1 .. cardinality(changed_trips) LOOP
+    UPDATE booking.trips t SET seat_version = seat_versions[place], event_version = event_versions[place]
+    WHERE t.trip_id = changed_trips[place];
+    IF NOT FOUND THEN
+      RAISE EXCEPTION 'a trip is not there' USING ERRCODE = 'WB002';
+    END IF;
+  END LOOP;
+  FOR place IN 1 .. cardinality(changed_holds) LOOP
+    UPDATE booking.holds h SET state = hold_states[place], expire_time = expire_times[place],
+      extension_count = extension_counts[place], booking_id = booking_ids[place]
+    WHERE h.hold_id = changed_holds[place];
+    IF NOT FOUND THEN
+      RAISE EXCEPTION 'a hold is not there' USING ERRCODE = 'WB002';
+    END IF;
+  END LOOP;
+  IF cardinality(gone_trips) > 0 THEN
+    SELECT sum(bit_count(legs::bit(64))) INTO expected FROM unnest(gone_legs) AS legs;
+    DELETE FROM booking.seat_claims c
+    USING unnest(gone_trips, gone_seats, gone_legs, gone_owners) AS g (trip_id, seat_number, legs, owner_id),
+      generate_series(0, 62) AS leg
+    WHERE g.legs >> leg & 1 = 1 AND c.trip_id = g.trip_id AND c.seat_number = g.seat_number
+      AND c.leg_index = leg::smallint AND c.owner_id = g.owner_id;
+    GET DIAGNOSTICS written = ROW_COUNT;
+    IF written <> expected THEN
+      RAISE EXCEPTION 'seats are not those of who gives them up' USING ERRCODE = 'WB002';
+    END IF;
+  END IF;
+  IF cardinality(moved_trips) > 0 THEN
+    SELECT sum(bit_count(legs::bit(64))) INTO expected FROM unnest(moved_legs) AS legs;
+    UPDATE booking.seat_claims c SET state = m.state, owner_id = m.new_id
+    FROM unnest(moved_trips, moved_seats, moved_legs, moved_owners, moved_states, moved_to)
+        AS m (trip_id, seat_number, legs, owner_id, state, new_id),
+      generate_series(0, 62) AS leg
+    WHERE m.legs >> leg & 1 = 1 AND c.trip_id = m.trip_id AND c.seat_number = m.seat_number
+      AND c.leg_index = leg::smallint AND c.owner_id = m.owner_id;
+    GET DIAGNOSTICS written = ROW_COUNT;
+    IF written <> expected THEN
+      RAISE EXCEPTION 'seats are not those of who hands them over' USING ERRCODE = 'WB002';
+    END IF;
+  END IF;
+  INSERT INTO booking.seat_claims (trip_id, seat_number, leg_index, tenant_id, state, owner_id)
+  SELECT n.trip_id, n.seat_number, leg, tenant, n.state, n.owner_id
+  FROM unnest(new_trips, new_seats, new_legs, new_states, new_owners) AS n (trip_id, seat_number, legs, state, owner_id),
+    generate_series(0, 62) AS leg
+  WHERE n.legs >> leg & 1 = 1;
+END $$;
+
 REVOKE EXECUTE ON FUNCTION booking.take_turns(uuid, uuid[], uuid[], timestamptz, text[], text[], uuid[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION booking.take_turns(uuid, uuid[], uuid[], timestamptz, text[], text[], uuid[]) TO wayfare_booking;
 

@@ -47,7 +47,7 @@ _AGAIN = Metric("wayfare_booking_seat_batches_decided_again_total", "Batches dec
 _ATTEMPTS = 5
 _RETRY_SECONDS = 0.5
 _REMEMBERED_MAX = 400_000
-_PATIENCE_SECONDS = 0.1
+_PATIENCE_SECONDS = 0.02
 
 
 EventOf = Callable[[str, Happening, datetime], NewEvent]
@@ -163,7 +163,7 @@ class SeatBatcher:
     async def _wait_for_others(self) -> None:
         """Let a batch that is under way end first: what gathers meanwhile is one batch, not two.
 
-        One that takes long waits for a lock, and nobody else shall wait for that.
+        One that takes long may wait for a lock, and nobody else shall wait for that.
         """
         if not self._idle.is_set():
             with suppress(TimeoutError):
