@@ -63,11 +63,11 @@ WHERE new.ticket_id = ANY ($2::uuid[]) AND old.ticket_id = ANY ($1::uuid[])
 _REVOCATIONS = """
 SELECT ticket_id, trip_id, revoke_time, transaction_id::text::bigint AS transaction_id,
   revocation_number
-FROM booking.ticket_revocations
+FROM booking.ticket_revocations AS r
 WHERE tenant_id = $1 AND (transaction_id, revocation_number) > ($2::text::xid8, $3)
   AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
   AND {}
-ORDER BY transaction_id, revocation_number LIMIT $5
+ORDER BY r.transaction_id, r.revocation_number LIMIT $5
 """
 _OF_TRIP = _REVOCATIONS.format("trip_id = $4::uuid")
 _OF_ALL = _REVOCATIONS.format("end_time > $4::timestamptz")
