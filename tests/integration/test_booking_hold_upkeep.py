@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
 from services.booking.operations.upkeep import Upkeep
@@ -83,10 +84,17 @@ async def test_postgresql_lets_nobody_delete_a_hold_that_keeps_seats_or_became_a
             booked.hold_id,
         )
 
+    later = LaterClock().now()
+
     for session in (Session(tenant_id=TENANT, role="SERVICE"), Session(role="SWEEPER")):
         async with database.transaction(session) as connection:
-            await connection.execute("DELETE FROM booking.holds")
-        if session.role == "SERVICE":
-            assert ended.hold_id in await known_holds(database)
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute("DELETE FROM booking.holds")
+    async with database.transaction(Session(tenant_id=TENANT, role="SERVICE")) as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetchval("SELECT booking.forget_holds($1, 10)", later)
+    assert ended.hold_id in await known_holds(database)
+    async with database.transaction(Session(role="SWEEPER")) as connection:
+        await connection.fetchval("SELECT booking.forget_holds($1, 10)", later)
 
     assert await known_holds(database) == {live.hold_id, booked.hold_id}

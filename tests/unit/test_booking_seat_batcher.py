@@ -13,7 +13,6 @@ from services.booking.domain.layouts import Deck, Seat, SeatClass, SeatLayout
 from services.booking.domain.seats import Cause, SeatState, TripSeats
 from services.booking.domain.trips import ClassFare, SalesTerms, Trip, TripStop
 from services.booking.domain.turns import BatchKnown, TripTurn, WantedChange
-from services.booking.operations import seat_batcher
 from services.booking.operations.seat_batcher import SeatBatcher
 from services.booking.operations.trip_memory import KnownTrip, TripMemory
 from services.booking.ports.seats import TakenTurns
@@ -165,10 +164,9 @@ class StuckStore:
         raise DependencyUnavailableError("postgresql")
 
 
-async def test_what_comes_during_a_batch_is_one_batch_and_waits_for_no_lock_of_another_trip(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(seat_batcher, "_PATIENCE_SECONDS", 0.3)
+async def test_what_comes_during_a_batch_is_one_batch_and_waits_for_no_lock_of_another_trip() -> (
+    None
+):
     store: Any = StuckStore()
     batcher = SeatBatcher(
         store=store,
@@ -178,6 +176,7 @@ async def test_what_comes_during_a_batch_is_one_batch_and_waits_for_no_lock_of_a
         waiting_max=10,
         committers=2,
         gather_seconds=0,
+        patience_seconds=0.3,
     )
 
     def wants(trip_id: str) -> "asyncio.Task[Any]":

@@ -66,11 +66,13 @@ class SeatBatcher:
         waiting_max: int,
         committers: int,
         gather_seconds: float,
+        patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
         """Commit to `store`, at most `batch_max` changes at once by so many `committers`.
 
         A process that is busy lets changes gather for `gather_seconds` before a batch. Callers are
-        refused when `waiting_max` changes wait. `event_of` makes an event of what happened, of the
+        refused when `waiting_max` changes wait. A batch that takes longer than `patience_seconds`
+        does not keep the next one waiting. `event_of` makes an event of what happened, of the
         tenant and at the time given.
         """
         self._store = store
@@ -80,6 +82,7 @@ class SeatBatcher:
         self._waiting_max = waiting_max
         self._committers = committers
         self._gather_seconds = gather_seconds
+        self._patience_seconds = patience_seconds
         self._taken_at = float("-inf")
         self._queue = SeatQueue()
         self._busy: set[str] = set()
@@ -167,7 +170,7 @@ class SeatBatcher:
         """
         if not self._idle.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), _PATIENCE_SECONDS)
+                await asyncio.wait_for(self._idle.wait(), self._patience_seconds)
 
     async def _commit(self, tenant_id: str, calls: Sequence[SeatCall]) -> None:
         """Commit the calls together; if PostgreSQL refuses that, each by itself."""

@@ -11,17 +11,7 @@ COLUMNS = """hold_id::text, tenant_id::text, trip_id::text, user_id::text, state
   to_stop_id, from_stop_index, to_stop_index, seats, currency_code, expire_time, extension_count,
   is_together, booking_id::text, body_hash, create_time"""
 
-# Several processes may forget at once.
-_FORGET = """
-WITH old AS (
-  SELECT ctid FROM booking.holds
-  WHERE state IN ('RELEASED', 'EXPIRED') AND booking_id IS NULL AND expire_time < $1
-  ORDER BY expire_time LIMIT $2
-), gone AS (
-  DELETE FROM booking.holds WHERE ctid IN (SELECT ctid FROM old) RETURNING 1
-)
-SELECT count(*) FROM gone
-"""
+_FORGET = "SELECT booking.forget_holds($1, $2)"
 
 
 class PostgresEndedHolds:
