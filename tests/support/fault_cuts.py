@@ -8,7 +8,7 @@ test knows of this.
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import asyncpg
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -165,6 +165,11 @@ class CutValkey:
         self._client = client
         self._cutter = cutter
 
+    def pipeline(self, *, transaction: bool) -> "CutPipeline":
+        """Return commands that are sent together; each of them may be the one that is cut."""
+        assert not transaction
+        return CutPipeline(self)
+
     def __getattr__(self, name: str) -> Any:
         """Return a command of the client."""
         command = getattr(self._client, name)
@@ -180,6 +185,32 @@ class CutValkey:
             )
 
         return call
+
+
+class CutPipeline:
+    """Is commands of one pipeline. Valkey may have done any number of them when it is cut."""
+
+    def __init__(self, valkey: CutValkey) -> None:
+        """Send to `valkey`."""
+        self._valkey = valkey
+        self._commands: list[tuple[str, Any, Any]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._commands.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what notes a command."""
+        return lambda *arguments, **values: self._commands.append((name, arguments, values))
+
+    async def execute(self) -> list[Any]:
+        """Send the commands in their order."""
+        return [
+            await getattr(self._valkey, name)(*arguments, **values)
+            for name, arguments, values in self._commands
+        ]
 
 
 class CutGateway:
