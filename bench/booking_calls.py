@@ -182,6 +182,19 @@ class Booking:
             trip_ids, self.random.sample(range(len(trip_ids) * PLACES_PER_TRIP), count)
         )
 
+    def first_holds(
+        self, trip_ids: Sequence[str], count: int
+    ) -> tuple[list[Request], list[Request]]:
+        """Return a hold on each trip, and `count` more on all of them; all can be had."""
+        every = range(len(trip_ids) * PLACES_PER_TRIP)
+        first = [
+            start + self.random.randrange(PLACES_PER_TRIP) for start in every[::PLACES_PER_TRIP]
+        ]
+        places = self.random.sample(every, count + len(first))
+        more = list(dict.fromkeys(places).keys() - set(first))[:count]
+        self.random.shuffle(more)
+        return self._holds(trip_ids, first), self._holds(trip_ids, more)
+
     def holds_of_new_seats(self, trip_id: str, count: int) -> list[Request]:
         """Return holds of so many seats of a trip, each of another seat."""
         legs = _STOPS - 1

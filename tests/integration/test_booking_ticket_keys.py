@@ -1,7 +1,7 @@
 """Keys of tickets: made at first use, rotated without a gap, whoever knows of it how late."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import pytest
@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from services.booking.domain.tickets import PublishedKey
 from services.booking.operations.ticket_keys import TicketKeys
 from services.booking.ports.requests import WriteRequest
+from services.booking.ports.tickets import KeptKey
 from services.booking.store.ticket_keys import PostgresTicketKeyStore
 from services.booking.ticket_key_seal import AesKeySeal, KeySealBrokenError
 from services.shared.ids import Uuid7Source
@@ -63,6 +64,28 @@ async def test_processes_that_need_the_first_key_at_once_make_one(database: Data
     assert {signer.key_id for signer in signers} == {published.key_id}
     assert {signer.issue_time for signer in signers} == {published.sign_start_time}
     assert published.sign_start_time.microsecond == 0
+
+
+class CountedKeyStore(PostgresTicketKeyStore):
+    """Counts how often the keys are read."""
+
+    reads = 0
+
+    async def keys(self, tenant_id: str) -> Sequence[KeptKey]:
+        self.reads += 1
+        return await super().keys(tenant_id)
+
+
+async def test_those_who_sign_at_once_read_the_keys_once(database: Database) -> None:
+    clock = SettableClock()
+    first = await _keys(database, clock).signer(TENANT)
+    store = CountedKeyStore(database, clock)
+    keys = TicketKeys(store=store, seal=AesKeySeal([SECRET]), clock=clock, ids=Uuid7Source(clock))
+
+    signers = await asyncio.gather(*(keys.signer(TENANT) for _ in range(50)))
+
+    assert {signer.key_id for signer in signers} == {first.key_id}
+    assert store.reads == 1
 
 
 async def test_the_private_key_is_not_in_the_database(database: Database) -> None:

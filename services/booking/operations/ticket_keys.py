@@ -1,5 +1,6 @@
 """The keys that sign a tenant's tickets: made at first use, rotated, published."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class TicketKeys:
         self._new_key = new_key
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._opened: OrderedDict[tuple[str, str], Ed25519PrivateKey] = OrderedDict()
+        self._reading: dict[str, asyncio.Task[Sequence[KeptKey]]] = {}
 
     async def signer(self, tenant_id: str) -> Signer:
         """Return the key that signs now; the first one of a tenant is made here.
@@ -106,12 +108,31 @@ class TicketKeys:
         now = self._clock.monotonic()
         if not anew and known is not None and now - known.read_time < KNOWN_FOR.total_seconds():
             return known.keys
+        if anew:
+            return await self._read(tenant_id)
+        # All who need them at once share one way to PostgreSQL.
+        reading = self._reading.get(tenant_id)
+        if reading is None:
+            reading = asyncio.create_task(self._read(tenant_id))
+            self._reading[tenant_id] = reading
+            reading.add_done_callback(lambda done: self._forget(tenant_id, done))
+        return await asyncio.shield(reading)
+
+    async def _read(self, tenant_id: str) -> Sequence[KeptKey]:
+        # From before the question: the answer may be as old as that.
+        now = self._clock.monotonic()
         keys = await self._store.keys(tenant_id)
         if keys:
             self._known[tenant_id] = _Known(now, keys)
             if len(self._known) > _TENANTS_KEPT:
                 self._known.popitem(last=False)
         return keys
+
+    def _forget(self, tenant_id: str, done: "asyncio.Task[Sequence[KeptKey]]") -> None:
+        del self._reading[tenant_id]
+        if not done.cancelled():
+            # Those who waited have its error; if nobody did, it is nobody's.
+            done.exception()
 
     def _made(self, tenant_id: str, sign_start_time: datetime) -> KeptKey:
         private_key = self._new_key()
