@@ -1,7 +1,7 @@
 """Keys of tickets: made at first use, rotated without a gap, whoever knows of it how late."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -71,7 +71,7 @@ class CountedKeyStore(PostgresTicketKeyStore):
 
     reads = 0
 
-    async def keys(self, tenant_id: str) -> Sequence[KeptKey]:
+    async def keys(self, tenant_id: str) -> list[KeptKey]:
         self.reads += 1
         return await super().keys(tenant_id)
 
