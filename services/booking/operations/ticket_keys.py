@@ -13,6 +13,7 @@ from services.booking.domain.tickets import PublishedKey, key_id_of, public_key_
 from services.booking.ports.requests import WriteRequest
 from services.booking.ports.tickets import KeptKey, KeySeal, ListedKey, TicketKeyStore
 from services.shared.clock import Clock
+from services.shared.gathering import Gathering
 from services.shared.ids import IdSource
 
 SIGN_AFTER_DEFAULT = timedelta(hours=1)
@@ -52,7 +53,7 @@ class TicketKeys:
         self._new_key = new_key
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._opened: OrderedDict[tuple[str, str], Ed25519PrivateKey] = OrderedDict()
-        self._reading: dict[str, asyncio.Task[Sequence[KeptKey]]] = {}
+        self._reads = Gathering[str, Sequence[KeptKey]](self._read)
 
     async def signer(self, tenant_id: str) -> Signer:
         """Return the key that signs now; the first one of a tenant is made here.
@@ -105,34 +106,23 @@ class TicketKeys:
 
     async def _keys(self, tenant_id: str, *, anew: bool = False) -> Sequence[KeptKey]:
         known = self._known.get(tenant_id)
-        now = self._clock.monotonic()
-        if not anew and known is not None and now - known.read_time < KNOWN_FOR.total_seconds():
-            return known.keys
-        if anew:
-            return await self._read(tenant_id)
-        # All who need them at once share one way to PostgreSQL.
-        reading = self._reading.get(tenant_id)
-        if reading is None:
-            reading = asyncio.create_task(self._read(tenant_id))
-            self._reading[tenant_id] = reading
-            reading.add_done_callback(lambda done: self._forget(tenant_id, done))
-        return await asyncio.shield(reading)
+        if known is not None and not anew:
+            age = self._clock.monotonic() - known.read_time
+            if age < KNOWN_FOR.total_seconds():
+                return known.keys
+        return await self._reads.ask(tenant_id)
 
-    async def _read(self, tenant_id: str) -> Sequence[KeptKey]:
-        # From before the question: the answer may be as old as that.
-        now = self._clock.monotonic()
-        keys = await self._store.keys(tenant_id)
-        if keys:
-            self._known[tenant_id] = _Known(now, keys)
-            if len(self._known) > _TENANTS_KEPT:
-                self._known.popitem(last=False)
-        return keys
-
-    def _forget(self, tenant_id: str, done: "asyncio.Task[Sequence[KeptKey]]") -> None:
-        del self._reading[tenant_id]
-        if not done.cancelled():
-            # Those who waited have its error; if nobody did, it is nobody's.
-            done.exception()
+    async def _read(self, tenant_ids: Sequence[str]) -> Sequence[Sequence[KeptKey]]:
+        """Read for all who ask at once; what is read is as old as the question."""
+        read_time = self._clock.monotonic()
+        wanted = list(dict.fromkeys(tenant_ids))
+        found = dict(zip(wanted, await asyncio.gather(*map(self._store.keys, wanted)), strict=True))
+        for tenant_id, keys in found.items():
+            if keys:
+                self._known[tenant_id] = _Known(read_time, keys)
+        while len(self._known) > _TENANTS_KEPT:
+            self._known.popitem(last=False)
+        return [found[tenant_id] for tenant_id in tenant_ids]
 
     def _made(self, tenant_id: str, sign_start_time: datetime) -> KeptKey:
         private_key = self._new_key()
