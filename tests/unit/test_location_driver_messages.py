@@ -119,8 +119,7 @@ async def test_no_more_are_in_flight_than_may_and_the_rest_waits_in_the_call() -
         drive.live.away = True
         drive.send(*range(1, 11))
         drive.send(11, 12)
-        await asyncio.sleep(0.02)
-        assert drive.session.in_flight == IN_FLIGHT_MAX
+        await until(lambda: drive.session.in_flight == IN_FLIGHT_MAX)
         assert drive.call.held > 0
 
         drive.live.away = False
@@ -132,7 +131,7 @@ async def test_the_end_comes_after_all_that_waited_was_decided() -> None:
     async with driving() as drive:
         drive.live.away = True
         drive.send(*range(1, 11), end=True)
-        await asyncio.sleep(0.02)
+        await until(lambda: drive.session.in_flight == IN_FLIGHT_MAX)
         assert not drive.messages.is_done
 
         drive.live.away = False
@@ -183,6 +182,6 @@ async def test_a_call_that_is_closed_while_it_waits_for_room_leaves_nothing_behi
     async with driving() as drive:
         drive.live.away = True
         drive.send(*range(1, 11))
-        await asyncio.sleep(0.02)
+        await until(lambda: drive.session.in_flight == IN_FLIGHT_MAX)
 
     assert len(asyncio.all_tasks()) == before
