@@ -159,10 +159,14 @@ async def _tried_to_cancel(shop: Shop, booking_id: str, user_id: str) -> None:
 
 
 async def _until_all_rest(shop: Shop) -> None:
-    async with asyncio.timeout(30):
-        while await shop.rows("SELECT 1 FROM booking.bookings WHERE next_time IS NOT NULL"):
-            shop.seconds_pass(2)
-            await asyncio.sleep(0.05)
+    until = asyncio.get_running_loop().time() + 30
+    while left := await shop.rows(
+        "SELECT booking_id::text, state, payment_state, step, failure_reason, try_count, next_time,"
+        " expire_time FROM booking.bookings WHERE next_time IS NOT NULL"
+    ):
+        assert asyncio.get_running_loop().time() < until, [dict(row) for row in left]
+        shop.seconds_pass(2)
+        await asyncio.sleep(0.05)
 
 
 async def test_many_buy_the_same_seats_and_each_is_paid_once(shop: Shop) -> None:

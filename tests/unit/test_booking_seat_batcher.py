@@ -57,8 +57,8 @@ def a_trip(trip_id: str) -> Trip:
     )
 
 
-def known(trip_id: str, version: int) -> KnownTrip:
-    return KnownTrip(a_trip(trip_id), a_layout(), TripSeats(version=version))
+def known(trip_id: str, batch_count: int) -> KnownTrip:
+    return KnownTrip(a_trip(trip_id), a_layout(), TripSeats(version=1), batch_count)
 
 
 def test_a_trip_that_is_taken_is_remembered_by_nobody_until_it_is_given_back() -> None:
@@ -68,7 +68,7 @@ def test_a_trip_that_is_taken_is_remembered_by_nobody_until_it_is_given_back() -
     taken = memory.take("one")
 
     assert taken is not None
-    assert taken.seats.version == 3
+    assert taken.batch_count == 3
     assert memory.take("one") is None
 
 
@@ -80,7 +80,7 @@ def test_an_older_trip_never_takes_the_place_of_a_newer_one() -> None:
     taken = memory.take("one")
 
     assert taken is not None
-    assert taken.seats.version == 5
+    assert taken.batch_count == 5
 
 
 def test_of_more_trips_than_fit_those_used_last_are_remembered() -> None:
@@ -105,6 +105,7 @@ def test_what_a_change_did_before_it_failed_is_taken_back() -> None:
         layout=a_layout(),
         seats=seats,
         event_version=7,
+        batch_count=2,
         known=BatchKnown(now=START),
     )
     mark = turn.mark()

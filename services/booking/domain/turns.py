@@ -54,7 +54,7 @@ class BatchKnown:
 class TripTurn:
     """Is one locked trip within a batch. `rows` and `events` are written with the batch.
 
-    `notes` is what parts of the store know of the trip, by their names, as long as its seats do not
+    `batch_count` counts the batches that changed it before. `notes` is what parts of the store know of the trip, by their names, as long as its seats do not
     change; whoever changes them keeps the notes right.
     """
 
@@ -62,6 +62,7 @@ class TripTurn:
     layout: SeatLayout
     seats: TripSeats
     event_version: int
+    batch_count: int
     known: BatchKnown
     rows: list[tuple[str, object]] = field(default_factory=list)
     events: list[Happening] = field(default_factory=list)

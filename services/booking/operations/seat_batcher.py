@@ -250,7 +250,7 @@ class SeatBatcher:
             lock = locked[trip_id]
             if one is not None and one.trip.update_time == lock.update_time:
                 trips[trip_id] = (one.trip, one.layout)
-            if one is not None and one.seats.version == lock.seat_version:
+            if one is not None and one.batch_count == lock.batch_count:
                 seats[trip_id], notes[trip_id] = one.seats, one.notes
         if changed := locked.keys() - trips.keys():
             trips |= await batch.trips(changed)
@@ -262,6 +262,7 @@ class SeatBatcher:
                 layout=layout,
                 seats=seats[trip_id],
                 event_version=locked[trip_id].event_version,
+                batch_count=locked[trip_id].batch_count,
                 known=known,
                 notes=notes.get(trip_id, {}),
             )
@@ -283,10 +284,10 @@ class SeatBatcher:
     def _remember(self, turns: dict[str, TripTurn]) -> None:
         """Keep what is committed for the next batch."""
         for turn in turns.values():
-            seats = turn.seats
+            seats, batch_count = turn.seats, turn.batch_count + turn.is_changed
             seats.settle(seats.version + bool(seats.changes))
             notes = {} if turn.undone else turn.notes
-            self._memory.give(KnownTrip(turn.trip, turn.layout, seats, notes))
+            self._memory.give(KnownTrip(turn.trip, turn.layout, seats, batch_count, notes))
 
 
 async def _learn(

@@ -15,7 +15,7 @@ from services.booking.domain.trips import Trip
 
 @dataclass(slots=True)
 class KnownTrip:
-    """Is a trip as it was at its `update_time`, and its seats as they were at their version.
+    """Is a trip as it was at its `update_time`, and its seats after so many batches.
 
     `notes` are those of its last turn, as good as the seats are.
     """
@@ -23,6 +23,7 @@ class KnownTrip:
     trip: Trip
     layout: SeatLayout
     seats: TripSeats
+    batch_count: int
     notes: dict[str, Sized] = field(default_factory=dict)
 
     @property
@@ -52,7 +53,7 @@ class TripMemory:
         """Remember a trip; an older one never takes the place of a newer one."""
         trip_id = known.trip.trip_id
         other = self.take(trip_id)
-        if other is not None and other.seats.version > known.seats.version:
+        if other is not None and other.batch_count > known.batch_count:
             known = other
         self._trips[trip_id] = (known, known.size)
         self._size += known.size

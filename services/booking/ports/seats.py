@@ -18,10 +18,14 @@ class SeatBatchConflictError(Exception):
 
 
 class LockedTrip(NamedTuple):
-    """Is what a locked trip says of itself; of another `update_time` it has changed."""
+    """Is what a locked trip says of itself.
+
+    Of another `update_time` it has changed, of another `batch_count` its seats or holds have.
+    """
 
     seat_version: int
     event_version: int
+    batch_count: int
     update_time: datetime
 
 

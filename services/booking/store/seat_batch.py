@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # times. None of these values needs quotes.
 
 _TAKE = """
-SELECT kind, id, first_number, second_number, moment, caller_id, method, body_hash, resource_id
+SELECT kind, id, first_number, second_number, third_number, moment, caller_id, method, body_hash, resource_id
 FROM booking.take_turns($1, $2::text::uuid[], $3::text::uuid[], $4, $5, $6, $7::text::uuid[])
 """
 
@@ -30,7 +30,7 @@ FROM booking.take_turns($1, $2::text::uuid[], $3::text::uuid[], $4, $5, $6, $7::
 _TAKE_FREE = """
 SELECT t.* FROM (SELECT id FROM unnest($1::text::uuid[]) AS id ORDER BY id) AS wanted
 CROSS JOIN LATERAL (
-  SELECT trip_id::text, seat_version, event_version, update_time
+  SELECT trip_id::text, seat_version, event_version, batch_count, update_time
   FROM booking.trips WHERE trip_id = wanted.id FOR NO KEY UPDATE SKIP LOCKED) AS t
 """
 
@@ -158,7 +158,7 @@ class PostgresSeatBatch:
         trip_ids = {one.trip_id for one in wanted}
         if skip_locked:
             rows = await self._connection.fetch(_TAKE_FREE, _array(trip_ids))
-            return TakenTurns({row[0]: LockedTrip(row[1], row[2], row[3]) for row in rows}, {}, {})
+            return TakenTurns({row[0]: LockedTrip(*row[1:]) for row in rows}, {}, {})
         keys = [one.request for one in wanted if one.request is not None]
         try:
             rows = await self._connection.fetch(
@@ -174,12 +174,13 @@ class PostgresSeatBatch:
         except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError) as error:
             raise SeatBatchConflictError(str(error)) from error
         taken = TakenTurns({}, {}, {})
-        for kind, id_, first, second, moment, caller_id, method, body_hash, resource_id in rows:
+        for kind, id_, first, second, third, moment, *request in rows:
             if kind == "TRIP":
-                taken.trips[id_] = LockedTrip(first, second, moment)
+                taken.trips[id_] = LockedTrip(first, second, third, moment)
             elif kind == "USER":
                 taken.live_hold_counts[id_] = first
             else:
+                caller_id, method, body_hash, resource_id = request
                 taken.requests[caller_id, method, id_] = (body_hash, resource_id)
         return taken
 
