@@ -18,11 +18,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-import grpc
 import httpx
 import uvloop
 from rich.console import Console
 
+from bench.http2 import Connection, Stream, header_block
 from bench.limits import raise_file_limit
 from bench.measure import measure_settings
 from bench.meters import describe_machine, read_cpu
@@ -38,7 +38,6 @@ from services.shared.valkey import open_valkey
 from services.stack.embedded import EmbeddedStack, StackOptions
 from wayfare.location.v1 import (
     location_service_pb2,
-    location_service_pb2_grpc,
     position_pb2,
     trip_update_pb2,
 )
@@ -50,6 +49,7 @@ _BATCH = 64
 _REFRESH_SECONDS = 24.0
 # Everybody's first question also shows a token that nobody has seen, and the first one connects.
 _WARM_SECONDS = 2.0
+_ANSWER_SECONDS = 5.0
 _METHOD = "/wayfare.location.v1.LocationService/ListNearbyDrivers"
 
 
@@ -128,9 +128,54 @@ class City:
         return updates
 
 
+class Question(Stream):
+    """Is one question: its time runs from before it is encoded until its answer is read."""
+
+    __slots__ = ("_answers", "_began", "_counted")
+
+    def __init__(self, connection: Connection, answers: Answers, *, counted: bool) -> None:
+        """Put into `answers` what comes, if it is `counted`."""
+        super().__init__(connection)
+        self._answers = answers
+        self._counted = counted
+        self._began = time.monotonic()
+
+    def ask(self, request: location_service_pb2.ListNearbyDriversRequest, token: str) -> None:
+        """Send it."""
+        block = header_block(
+            {
+                ":method": "POST",
+                ":scheme": "http",
+                ":path": _METHOD,
+                ":authority": "localhost",
+                "content-type": "application/grpc",
+                "te": "trailers",
+                "grpc-timeout": "5S",
+                "authorization": f"Bearer {token}",
+            }
+        )
+        message = request.SerializeToString()
+        self.connection.open(self, block=block, message=message, is_last=True)
+        self.connection.flush()
+
+    def receive(self, message: bytes) -> None:
+        """Read the answer."""
+        answer = location_service_pb2.ListNearbyDriversResponse.FromString(message)
+        if self._counted:
+            self._answers.seconds.append(time.monotonic() - self._began)
+            self._answers.drivers += len(answer.drivers)
+            self._answers.degraded += answer.degraded
+
+    def end(self, status: int | None) -> None:
+        """Note a question that got no answer."""
+        if not self.ended:
+            self._answers.refused += status != 0
+        super().end(status)
+
+
 def ask_elsewhere(address: str, tokens: Sequence[str], options: argparse.Namespace) -> Answers:
     """Ask from a process of its own, which nothing else holds up."""
-    return asyncio.run(
+    return uvloop.run(
         ask(
             address,
             tokens,
@@ -153,35 +198,27 @@ async def ask(
 ) -> Answers:
     """Ask from random places of the city, so many times a second, as many people."""
     chance, answers = random.Random(2), Answers(seconds=[])
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = location_service_pb2_grpc.LocationServiceStub(channel)
-
-        async def one(token: str, *, counted: bool) -> None:
-            request = location_service_pb2.ListNearbyDriversRequest(
-                radius_meters=radius_meters, page_size=limit
-            )
-            request.location.latitude = chance.uniform(_SOUTH, _NORTH)
-            request.location.longitude = chance.uniform(_WEST, _EAST)
-            began = time.monotonic()
-            try:
-                answer = await stub.ListNearbyDrivers(
-                    request, timeout=5, metadata=(("authorization", f"Bearer {token}"),)
-                )
-            except grpc.aio.AioRpcError:
-                answers.refused += 1
-                return
-            if not counted:
-                return
-            answers.seconds.append(time.monotonic() - began)
-            answers.drivers += len(answer.drivers)
-            answers.degraded += answer.degraded
-
-        begin = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            for number in range(int(per_second * (_WARM_SECONDS + seconds))):
-                await asyncio.sleep(max(0.0, begin + number / per_second - time.monotonic()))
-                counted = number >= per_second * _WARM_SECONDS
-                group.create_task(one(tokens[number % len(tokens)], counted=counted))
+    path = address.removeprefix("unix:")
+    _, connection = await asyncio.get_running_loop().create_unix_connection(Connection, path)
+    questions = []
+    begin = time.monotonic()
+    for number in range(int(per_second * (_WARM_SECONDS + seconds))):
+        await asyncio.sleep(max(0.0, begin + number / per_second - time.monotonic()))
+        counted = number >= per_second * _WARM_SECONDS
+        question = Question(connection, answers, counted=counted)
+        request = location_service_pb2.ListNearbyDriversRequest(
+            radius_meters=radius_meters, page_size=limit
+        )
+        request.location.latitude = chance.uniform(_SOUTH, _NORTH)
+        request.location.longitude = chance.uniform(_WEST, _EAST)
+        question.ask(request, tokens[number % len(tokens)])
+        questions.append(question)
+    give_up = time.monotonic() + _ANSWER_SECONDS
+    # A poll: the last answers come within milliseconds.
+    while not all(one.ended for one in questions) and time.monotonic() < give_up:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    answers.refused += sum(not one.ended for one in questions)
+    connection.close()
     return answers
 
 

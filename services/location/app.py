@@ -207,6 +207,7 @@ def _server(
             Dependency(name="postgresql", check=stores.database.ping, required=False),
         ],
         raw_methods=("StreamDriver", "FollowTrip", "FollowFleet", "FollowNearby", "FollowAlerts"),
+        early_methods=("ListNearbyDrivers",),
     )
 
 

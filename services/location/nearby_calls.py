@@ -43,10 +43,8 @@ class NearbyCalls:
         found, degraded = await self._nearby.search(place, most=offset + page_size + 1)
         handle_key = secrets.token_bytes(16)
         page = found[offset : offset + page_size]
-        response = location_service_pb2.ListNearbyDriversResponse(
-            drivers=[view_messages.nearby_driver(one, handle_key) for one in page],
-            degraded=degraded,
-        )
+        response = location_service_pb2.ListNearbyDriversResponse(degraded=degraded)
+        view_messages.add_nearby(response, page, handle_key)
         following = offset + page_size
         if len(found) > following and following < _OFFSET_MOST:
             response.next_page_token = _token_of(following, place)

@@ -39,7 +39,7 @@ class FleetMessages:
         copy each position again. TripUpdate.position is field 3, FleetVehicle.position field 4.
         """
         payload = row.payload
-        if len(payload) < 2 or payload[0] != _POSITION_TAG or payload[1] != len(payload) - 2:
+        if not _is_position_alone(payload):
             return self._vehicle_by_message(row)
         vehicle = row.vehicle_id.encode()
         trip = row.trip_id.encode()
@@ -87,6 +87,11 @@ class FleetMessages:
     def fix_of(self, payload: bytes) -> Fix | None:
         """Return the position in a payload."""
         return fix_of_payload(payload)
+
+
+def _is_position_alone(payload: bytes) -> bool:
+    """Say whether the payload is as this version writes it: a TripUpdate's position, no more."""
+    return len(payload) > 1 and payload[0] == _POSITION_TAG and payload[1] == len(payload) - 2
 
 
 def _part(body: bytes) -> bytes:
@@ -140,29 +145,42 @@ def fleet_drain(drained: Drained) -> bytes:
     return fleet_pb2.FleetFrame(drain=_drain(drained)).SerializeToString()
 
 
-def nearby_driver(found: Found, handle_key: bytes) -> fleet_pb2.NearbyDriver:
-    """Return a driver as people see it who look for a ride; `handle_key` hides who it is."""
-    digest = hashlib.blake2b(found.driver.driver_id.encode(), digest_size=8, key=handle_key)
-    driver = fleet_pb2.NearbyDriver(
-        driver_handle=digest.hexdigest(),
-        vehicle_class=found.driver.vehicle_class,  # type: ignore[arg-type]
-        position=convert.position_of_payload(found.driver.payload),
-        distance_meters=round(found.hit.distance_meters, 1),
-    )
-    driver.position_age.FromMilliseconds(found.hit.age_milliseconds)
-    return driver
+def add_nearby(
+    answer: location_service_pb2.ListNearbyDriversResponse | fleet_pb2.NearbyFrame,
+    found: Sequence[Found],
+    handle_key: bytes,
+) -> None:
+    """Add drivers as people see them who look for a ride; `handle_key` hides who they are.
+
+    The position goes from the payload into its place, without messages of its own that would be
+    copied: it is field 3 of a NearbyDriver as of a TripUpdate.
+    """
+    for driver, hit in found:
+        shown = answer.drivers.add()
+        if _is_position_alone(driver.payload):
+            shown.MergeFromString(driver.payload)
+        else:
+            shown.position.CopyFrom(trip_update_pb2.TripUpdate.FromString(driver.payload).position)
+        digest = hashlib.blake2b(driver.driver_id.encode(), digest_size=8, key=handle_key)
+        shown.driver_handle = digest.hexdigest()
+        shown.vehicle_class = driver.vehicle_class  # type: ignore[assignment]
+        shown.distance_meters = round(hit.distance_meters, 1)
+        seconds, milliseconds = divmod(hit.age_milliseconds, 1000)
+        age = shown.position_age
+        age.seconds, age.nanos = seconds, milliseconds * 1_000_000
 
 
 def nearby_frame(
     found: Sequence[Found], handle_key: bytes, *, degraded: bool, now: datetime
 ) -> fleet_pb2.NearbyFrame:
     """Return all drivers near a point."""
-    return fleet_pb2.NearbyFrame(
-        drivers=[nearby_driver(one, handle_key) for one in found],
+    frame = fleet_pb2.NearbyFrame(
         degraded=degraded,
         server_time=timestamp_of(now),
         resume_token=str(int(now.timestamp() * 1000)),
     )
+    add_nearby(frame, found, handle_key)
+    return frame
 
 
 def nearby_drain(drained: Drained) -> bytes:

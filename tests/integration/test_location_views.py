@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.support.identity_process import refusal_of
 from tests.support.location_process import DriverMessage, LocationProcess
 from tests.support.location_values import (
     LATITUDE,
@@ -200,3 +201,22 @@ async def test_an_emergency_reaches_the_admins_of_its_tenant_at_once(pair: Pair)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await others.next()
+
+
+async def test_who_asks_too_often_is_refused_though_the_answer_is_sought_meanwhile(
+    pair: Pair,
+) -> None:
+    driver = await free_driver(pair[0])
+    await driver.at(100)
+    asker = pair[1].bearer("PASSENGER", new_id())
+
+    answers = await asyncio.gather(
+        *(nearby(pair[1], metadata=asker) for _ in range(130)), return_exceptions=True
+    )
+
+    served = [one for one in answers if isinstance(one, _pb.ListNearbyDriversResponse)]
+    refused = [refusal_of(one) for one in answers if isinstance(one, grpc.aio.AioRpcError)]
+    # The contract's limit: 120 a minute.
+    assert len(served) == 120
+    assert all(one.drivers for one in served)
+    assert [one.reason for one in refused] == ["RATE_LIMITED"] * 10

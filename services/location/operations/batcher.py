@@ -21,7 +21,8 @@ from services.shared.tasks import HeldTasks
 _log = structlog.get_logger()
 _WRITTEN = Counter("wayfare_location_updates_total", "Updates that the store decided", ["verdict"])
 _PENDING = Gauge("wayfare_location_updates_pending", "Updates that wait to be written")
-_BATCH_MAX = 256
+# Valkey answers nobody while it takes a batch: 17 to 23 us for the position of a free driver.
+_BATCH_MAX = 128
 _TOGETHER_SECONDS = 0.05
 _BUSY_TICKS = 2
 _BUSY_UPDATES_PER_SECOND = 1_000

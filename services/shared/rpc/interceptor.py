@@ -2,9 +2,10 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,6 +18,7 @@ from services.shared.ids import IdSource
 from services.shared.rpc.authentication import Authenticator, ip_address_of
 from services.shared.rpc.authorization import authorize
 from services.shared.rpc.caller import CALLER, DEADLINE_MONOTONIC, REQUEST_ID, Caller
+from services.shared.rpc.early_answers import EarlyAnswers
 from services.shared.rpc.errors import known_error, status_of
 from services.shared.rpc.policy import MethodRule
 from services.shared.rpc.rate_limits import RateLimiter
@@ -83,6 +85,7 @@ class PolicyInterceptor:
         message_bytes_max: int,
         streams_max: int,
         raw_methods: frozenset[str] = frozenset(),
+        early_methods: Iterable[str] = (),
     ) -> None:
         """Take what the decisions need; `service_name` is the domain of errors."""
         self._rules = rules
@@ -94,6 +97,7 @@ class PolicyInterceptor:
         self._message_bytes_max = message_bytes_max
         self._streams_max = streams_max
         self._raw_methods = raw_methods
+        self._early = EarlyAnswers(early_methods, rules, rate_limiter=rate_limiter, clock=clock)
         self.draining = False
         self.open_streams = 0
 
@@ -119,15 +123,23 @@ class PolicyInterceptor:
         )
 
     def _unary(self, behavior: Any, rule: MethodRule) -> Any:
+        is_early = self._early.takes(rule)
+
+        async def work(data: bytes, context: Any) -> Any:
+            return await behavior(self._read(data, rule), context)
+
         async def call(data: bytes, context: Any) -> Any:
             async with self._call(rule, context) as record:
                 seconds = self._seconds_for(rule, context)
                 DEADLINE_MONOTONIC.set(self._clock.monotonic() + seconds)
                 try:
                     async with asyncio.timeout(seconds):
-                        await self._admit(rule, context, record)
-                        request = self._read(data, rule)
-                        return await behavior(request, context)
+                        caller = await self._identify(rule, context, record)
+                        if is_early:
+                            prepare = partial(work, data, context)
+                            return await self._early.answer(caller, rule, prepare)
+                        await self._rate_limiter.check(caller, rule)
+                        return await work(data, context)
                 except TimeoutError:
                     raise DeadlinePassedError(
                         f"the call did not finish within {seconds:.1f} seconds",
@@ -163,6 +175,10 @@ class PolicyInterceptor:
         return read_message(data, rule.request_class, max_bytes=self._message_bytes_max)
 
     async def _admit(self, rule: MethodRule, context: Any, record: _CallRecord) -> None:
+        caller = await self._identify(rule, context, record)
+        await self._rate_limiter.check(caller, rule)
+
+    async def _identify(self, rule: MethodRule, context: Any, record: _CallRecord) -> Caller:
         metadata = _metadata_of(context)
         try:
             caller = await self._authenticator.authenticate(metadata)
@@ -173,8 +189,8 @@ class PolicyInterceptor:
             caller = Caller(ip_address=ip_address_of(metadata))
         record.caller = caller.name
         authorize(caller, rule)
-        await self._rate_limiter.check(caller, rule)
         CALLER.set(caller)
+        return caller
 
     def _seconds_for(self, rule: MethodRule, context: Any) -> float:
         longest = rule.max_seconds or 10.0

@@ -48,11 +48,13 @@ class RpcServer:
         services: Sequence[descriptors.ServiceDescriptor],
         dependencies: Sequence[Dependency],
         raw_methods: Sequence[str] = (),
+        early_methods: Sequence[str] = (),
     ) -> None:
         """Prepare the server; every method of `services` must have a policy.
 
         Streaming methods named in `raw_methods` write bytes that are encoded already, so that one
-        encoding serves many followers.
+        encoding serves many followers. Reads named in `early_methods` are worked on while their
+        callers are counted: see early_answers.py.
         """
         rules: dict[str, MethodRule] = {}
         for service in services:
@@ -68,6 +70,7 @@ class RpcServer:
             message_bytes_max=settings.message_bytes_max,
             streams_max=settings.streams_max,
             raw_methods=frozenset(raw_methods),
+            early_methods=early_methods,
         )
         hard_limit = settings.message_bytes_max * _HARD_LIMIT_FACTOR
         self._wire = WireServer(
