@@ -106,9 +106,11 @@ def postings_of(messages: Sequence[transfer_pb2.Posting], tenant_id: str) -> lis
     for message in messages:
         name, money = message.account, message.amount
         account_id, key, scale = _account(tenant_id, name.kind, name.subject, money.currency_code)
-        nanos_per_minor = NANOS_PER_UNIT // scale
-        amount = money.units * scale + money.nanos // nanos_per_minor
-        if money.nanos % nanos_per_minor or not 0 <= money.nanos < NANOS_PER_UNIT or amount <= 0:
+        amount, nanos = money.units * scale, money.nanos
+        if nanos:
+            minor, fraction = divmod(nanos, NANOS_PER_UNIT // scale)
+            amount = amount + minor if 0 < nanos < NANOS_PER_UNIT and not fraction else 0
+        if amount <= 0:
             amount = max(0, money_from_proto(money).amount_minor)
         postings.append(Posting(account_id, key, -amount if message.side == SIDE_DEBIT else amount))
     return postings
@@ -185,19 +187,23 @@ def refund_of(message: ledger_service_pb2.RefundTransferRequest) -> Refund:
 
 def transfer_message(transfer: Transfer) -> transfer_pb2.Transfer:
     """Return the transfer as the contract has it."""
-    message = transfer_pb2.Transfer()
+    message = transfer_pb2.Transfer(
+        phase=_PHASE_NUMBERS[transfer.phase],
+        kind=transfer.kind,
+        create_time=_moment(transfer.create_time),
+    )
     _fill(message, transfer)
     return message
 
 
 def _fill(message: transfer_pb2.Transfer, transfer: Transfer) -> None:
-    """Write a transfer into a message, field by field: half the time of passing them at once."""
+    """Write what a transfer does not share with many others of its batch into a message.
+
+    Field by field: half the time of passing them at once.
+    """
     message.transfer_id = transfer.transfer_id
-    message.phase = _PHASE_NUMBERS[transfer.phase]
-    message.kind = transfer.kind
     if transfer.reference:
         message.reference = transfer.reference
-    message.create_time.CopyFrom(_moment(transfer.create_time))
     _fill_money(message.amount, transfer.amount_minor, transfer.currency_code)
     if transfer.pending_id:
         message.pending_transfer_id = transfer.pending_id
@@ -275,19 +281,38 @@ def event_of(tenant_id: str, transfer: Transfer, *, event_id: str) -> NewEvent:
     """Return the event that tells of a transfer; a resolution is the second of what it resolved."""
     aggregate_id = transfer.pending_id or transfer.transfer_id
     version = 2 if transfer.pending_id else 1
+    shared, shared_payload = _shared(
+        tenant_id, version, transfer.phase, transfer.kind, transfer.create_time
+    )
     recorded = events_pb2.TransferRecorded()
     _fill(recorded.transfer, transfer)
-    create_time = _moment(transfer.create_time)
     envelope = Envelope()
     envelope.event_id = event_id
-    envelope.tenant_id = tenant_id
-    envelope.aggregate_type = "transfer"
     envelope.aggregate_id = aggregate_id
-    envelope.aggregate_version = version
-    envelope.occur_time.CopyFrom(create_time)
+    envelope.payload.value = shared_payload + recorded.SerializeToString()
+    # Messages whose bytes follow each other are one message, that has the fields of both.
+    content = shared + envelope.SerializeToString()
+    return NewEvent("transfer", aggregate_id, version, content)
+
+
+@lru_cache(64)
+def _shared(
+    tenant_id: str, version: int, phase: Phase, kind: str, create_time: datetime
+) -> tuple[bytes, bytes]:
+    """Return what the events of a batch have in common: of the envelope, and of its payload."""
+    moment = _moment(create_time)
+    envelope = Envelope(
+        tenant_id=tenant_id,
+        aggregate_type="transfer",
+        aggregate_version=version,
+        occur_time=moment,
+    )
     envelope.payload.type_url = _RECORDED_URL
-    envelope.payload.value = recorded.SerializeToString()
-    return NewEvent("transfer", aggregate_id, version, envelope.SerializeToString())
+    recorded = events_pb2.TransferRecorded()
+    recorded.transfer.phase = _PHASE_NUMBERS[phase]
+    recorded.transfer.kind = kind
+    recorded.transfer.create_time.CopyFrom(moment)
+    return envelope.SerializeToString(), recorded.SerializeToString()
 
 
 def money_of(message: money_pb2.Money) -> Money:

@@ -19,6 +19,11 @@ _PHASES = (
     transfer_pb2.TRANSFER_PHASE_PENDING,
     transfer_pb2.TRANSFER_PHASE_POST,
 )
+_PENDING = transfer_pb2.TRANSFER_PHASE_PENDING
+_DEBIT, _CREDIT = transfer_pb2.SIDE_DEBIT, transfer_pb2.SIDE_CREDIT
+_TAKEN_OUT = (account_pb2.ACCOUNT_KIND_WITHDRAWALS, _CREDIT)
+_PAID_IN = (account_pb2.ACCOUNT_KIND_GATEWAY_CLEARING, _DEBIT)
+_EARNED = (_WALLET, _CREDIT)
 _OF_TRIPS = ("TRIP_FARE", "CANCELLATION_FEE")
 
 
@@ -30,47 +35,43 @@ def movements_of(envelope: bytes) -> list[Movement]:
     refunds, and the commission that a driver owes of a cash trip.
     """
     event = Envelope.FromString(envelope)
-    if event.payload.type_url.rpartition("/")[2] != _RECORDED:
+    payload = event.payload
+    if payload.type_url.rpartition("/")[2] != _RECORDED:
         return []
-    transfer = events_pb2.TransferRecorded.FromString(event.payload.value).transfer
-    if transfer.phase not in _PHASES or transfer.refunded_transfer_id:
+    transfer = events_pb2.TransferRecorded.FromString(payload.value).transfer
+    phase = transfer.phase
+    if phase not in _PHASES or transfer.refunded_transfer_id:
         return []
-    # Each posting is looked at once: thousands of these come in a second.
-    postings = [(one.account, one.side, one.amount) for one in transfer.postings]
+    # What is asked of a message is asked once: thousands of these come in a second.
+    postings = [(one.account, one.side, one) for one in transfer.postings]
     sides = {(account.kind, side) for account, side, _ in postings}
-    withdraws = (account_pb2.ACCOUNT_KIND_WITHDRAWALS, transfer_pb2.SIDE_CREDIT) in sides
-    requested = not transfer.pending_transfer_id
-    pending = transfer.phase == transfer_pb2.TRANSFER_PHASE_PENDING
-    if (not requested) if withdraws else pending:
+    withdraws = _TAKEN_OUT in sides
+    # A withdrawal counts when it is requested, all else when it is posted.
+    if transfer.pending_transfer_id if withdraws else phase == _PENDING:
         return []
-    counted = transfer_pb2.SIDE_DEBIT
-    if (account_pb2.ACCOUNT_KIND_GATEWAY_CLEARING, transfer_pb2.SIDE_DEBIT) in sides:
-        kind, counted = MovementKind.DEPOSIT, transfer_pb2.SIDE_CREDIT
+    counted = _DEBIT
+    if _PAID_IN in sides:
+        kind, counted = MovementKind.DEPOSIT, _CREDIT
     elif withdraws:
         kind = MovementKind.WITHDRAWAL
-    elif transfer.kind in _OF_TRIPS and (_WALLET, transfer_pb2.SIDE_CREDIT) not in sides:
+    elif _EARNED not in sides and transfer.kind in _OF_TRIPS:
         return []
     else:
         kind = MovementKind.PAYMENT
     amounts: dict[str, int] = {}
-    for account, side, money in postings:
+    for account, side, posting in postings:
         if side == counted and account.kind == _WALLET:
             user_id = account.subject.lower()
-            amount = money_from_proto(money).amount_minor
+            amount = money_from_proto(posting.amount).amount_minor
             amounts[user_id] = amounts.get(user_id, 0) + amount
     if not amounts:
         return []
-    time = _moment(transfer.create_time.seconds, transfer.create_time.nanos)
+    create_time = transfer.create_time
+    time = _moment(create_time.seconds, create_time.nanos)
+    tenant_id, transfer_id = event.tenant_id, transfer.transfer_id
+    code = transfer.amount.currency_code
     return [
-        Movement(
-            tenant_id=event.tenant_id,
-            user_id=user_id,
-            transfer_id=transfer.transfer_id,
-            kind=kind,
-            currency_code=transfer.amount.currency_code,
-            amount_minor=amount,
-            time=time,
-        )
+        Movement(tenant_id, user_id, transfer_id, kind, code, amount, time)
         for user_id, amount in amounts.items()
     ]
 

@@ -37,6 +37,37 @@ async def test_a_pending_transfer_is_held_and_posted_in_one_batch(ledger: Ledger
     assert await ledger.balance(user) == 600
 
 
+async def test_any_text_is_recorded_as_it_came(ledger: LedgerProcess) -> None:
+    user = await ledger.person(1_000)
+    references = [
+        "",
+        "NULL",
+        '"',
+        "\\",
+        '\\"',
+        "{a,b}",
+        " x ",
+        "trip/1",
+        "\t\n'; --",
+        "مرحبا",
+        "x" * 128,
+    ]
+    wanted = [
+        transfer(wallet(user), REVENUE, 1, reference=one, kind="NULL", pending=number % 2 == 0)
+        for number, one in enumerate(references)
+    ]
+    wanted[0].pending_timeout.FromSeconds(90)
+
+    assert await ledger.create(*wanted) == [""] * len(wanted)
+
+    for one in wanted:
+        request = pb.GetTransferRequest(transfer_id=one.transfer_id, tenant_id=TENANT)
+        found = await ledger.call("GetTransfer", request)
+        assert (found.reference, found.kind) == (one.reference, "NULL")
+        lasts = found.expire_time.ToNanoseconds() - found.create_time.ToNanoseconds()
+        assert lasts == 90_000_000_000 if one is wanted[0] else not found.HasField("expire_time")
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -14,7 +14,7 @@ from services.shared.errors import DependencyUnavailableError
 _log = structlog.get_logger()
 _FLAGS = Counter("wayfare_ledger_fraud_flags_total", "Flags raised", ["rule"])
 # So few that callers whose calls wait meanwhile do not notice.
-_READ_MOST = 200
+_READ_MOST = 500
 # Events of one turn. What is remembered of a person is written once a turn, so turns are long.
 _TURN_MOST = 20_000
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from services.shared.postgres import Connection
 
 # Lists travel as the text of arrays: asyncpg looks at each element of an array several times, and
-# hundreds of thousands of them go by in a second. None of these values needs quotes.
+# hundreds of thousands of them go by in a second. What may need quotes has them.
 
 # In the order of their ids, so that no two batches wait for each other. The platform's own
 # accounts are not locked. Id by id, because row-level security makes the planner expect one row,
@@ -66,8 +66,8 @@ WITH new_transfers AS (
   SELECT transfer_id, $1, phase, kind, currency_code, amount_minor, posting_count, pending_id,
     refund_of, reference, body_hash, expire_time, $2
   FROM unnest($3::text::uuid[], $4::text::text[], $5::text::text[], $6::text::text[],
-    $7::text::bigint[], $8::text::smallint[], $9::text::uuid[], $10::text::uuid[], $11::text[],
-    $12::text::bytea[], $13::timestamptz[])
+    $7::text::bigint[], $8::text::smallint[], $9::text::uuid[], $10::text::uuid[],
+    $11::text::text[], $12::text::bytea[], $13::text::timestamptz[])
     AS new (transfer_id, phase, kind, currency_code, amount_minor, posting_count, pending_id,
       refund_of, reference, body_hash, expire_time)
 ), new_entries AS (
@@ -86,9 +86,16 @@ FROM unnest($20::text::text[], $21::text::text[], $22::text::bigint[], $23::byte
 """
 
 
-def _array(values: Iterable[object]) -> str:
-    """Return the text of an array of values that need no quotes."""
-    return "{" + ",".join(map(str, values)) + "}"
+def _array(values: Iterable[str]) -> str:
+    """Return the text of an array of values that need no quotes, or have them."""
+    return "{" + ",".join(values) + "}"
+
+
+def _quoted(text: str) -> str:
+    """Return any text as an element of the text of an array."""
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 class PostgresBatch:
@@ -141,9 +148,9 @@ class PostgresBatch:
                 _RECORD,
                 *self._transfer_columns(outcomes),
                 *_entry_columns(outcomes),
-                _array(event.aggregate_type for event in events),
-                _array(event.aggregate_id for event in events),
-                _array(event.aggregate_version for event in events),
+                _array([event.aggregate_type for event in events]),
+                _array([event.aggregate_id for event in events]),
+                _array([str(event.aggregate_version) for event in events]),
                 [event.envelope for event in events],
             )
         except asyncpg.UniqueViolationError as error:
@@ -160,27 +167,29 @@ class PostgresBatch:
         return (
             self._tenant_id,
             made[0].create_time,
-            _array(one.transfer_id for one in made),
-            _array(one.phase for one in made),
-            _array(one.kind for one in made),
-            _array(one.currency_code for one in made),
-            _array(one.amount_minor for one in made),
-            _array(len(one.postings) for one in made),
-            _array(one.pending_id or "NULL" for one in made),
-            _array(one.refund_of or "NULL" for one in made),
-            [one.reference for one in made],
-            _array(f'"\\\\x{one.body_hash.hex()}"' for one in made),
-            [one.expire_time for one in made],
+            _array([one.transfer_id for one in made]),
+            _array([one.phase for one in made]),
+            _array([_quoted(one.kind) for one in made]),
+            _array([one.currency_code for one in made]),
+            _array([str(one.amount_minor) for one in made]),
+            _array([str(len(one.postings)) for one in made]),
+            _array([one.pending_id or "NULL" for one in made]),
+            _array([one.refund_of or "NULL" for one in made]),
+            _array([_quoted(one.reference) for one in made]),
+            _array([f'"\\\\x{one.body_hash.hex()}"' for one in made]),
+            _array(
+                [f'"{one.expire_time.isoformat()}"' if one.expire_time else "NULL" for one in made]
+            ),
         )
 
 
 def _entry_columns(outcomes: Sequence[Outcome]) -> Sequence[str]:
     transfer_ids: list[str] = []
-    indexes: list[int] = []
+    indexes: list[str] = []
     account_ids: list[str] = []
     layers: list[str] = []
     currency_codes: list[str] = []
-    amounts: list[int] = []
+    amounts: list[str] = []
     for outcome in outcomes:
         transfer = outcome.transfer
         if transfer is None:
@@ -188,11 +197,11 @@ def _entry_columns(outcomes: Sequence[Outcome]) -> Sequence[str]:
         transfer_id, currency_code = transfer.transfer_id, transfer.currency_code
         for index, (layer, account_id, amount) in enumerate(outcome.entries):
             transfer_ids.append(transfer_id)
-            indexes.append(index)
+            indexes.append(str(index))
             account_ids.append(account_id)
             layers.append(layer)
             currency_codes.append(currency_code)
-            amounts.append(amount)
+            amounts.append(str(amount))
     columns = (transfer_ids, indexes, account_ids, layers, currency_codes, amounts)
     return [_array(column) for column in columns]
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 _SWEEPER = Session(role="SWEEPER")
 _PART = 200
+_PEOPLE_REMEMBERED = 20_000
 _MOMENTS_KEPT = 4_096
 Item = TypeVar("Item")
+Cursor = tuple[int, int]
 
 _TURN = f"SELECT pg_try_advisory_xact_lock(hashtextextended('ledger.fraud', 0)), {IN_ORDER}"
 _CURSOR = "SELECT transaction_id::text::bigint, event_number FROM ledger.fraud_cursor"
@@ -54,12 +56,18 @@ VALUES ($1, $2, $3, $4, $5)
 
 
 class PostgresFraudStore:
-    """Works on ledger.fraud_profiles, fraud_flags and fraud_cursor."""
+    """Works on ledger.fraud_profiles, fraud_flags and fraud_cursor.
+
+    The process that had the last turn too needs not read again what it wrote: the cursor, which
+    every turn with events moves, is where it left it.
+    """
 
     def __init__(self, database: Database) -> None:
         """Take the database of role wayfare_ledger."""
         self._database = database
         self._read = EventLog(database, "ledger").read
+        self._left_at: Cursor | None = None
+        self._remembered: dict[Person, Profile] = {}
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[FraudTurn | None]:
@@ -71,17 +79,42 @@ class PostgresFraudStore:
             row = await connection.fetchrow(_CURSOR)
             if row is None:
                 raise LookupError("ledger.fraud_cursor has no row")
-            yield PostgresFraudTurn(connection, (row[0], row[1]), self._read)
+            cursor = (row[0], row[1])
+            if cursor != self._left_at:
+                self._remembered.clear()
+                self._left_at = cursor
+            turn = PostgresFraudTurn(connection, cursor, self._read, self._remembered)
+            yield turn
+        # It is committed.
+        self._left_at = turn.left_at
+        self._remember(turn.kept)
+
+    def _remember(self, profiles: Mapping[Person, Profile]) -> None:
+        for person, profile in profiles.items():
+            # Those who moved something last come last.
+            self._remembered.pop(person, None)
+            self._remembered[person] = profile
+        while len(self._remembered) > _PEOPLE_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
 
 
 class PostgresFraudTurn:
     """One open transaction, which writes at its end: until then it holds up nobody."""
 
-    def __init__(self, connection: "Connection", cursor: tuple[int, int], read: str) -> None:
-        """Go on after `cursor`."""
+    def __init__(
+        self,
+        connection: "Connection",
+        cursor: Cursor,
+        read: str,
+        remembered: Mapping[Person, Profile],
+    ) -> None:
+        """Go on after `cursor`; `remembered` are profiles as they are."""
         self._connection = connection
         self._cursor = cursor
+        self.left_at = cursor
+        self.kept: Mapping[Person, Profile] = {}
         self._read = read
+        self._remembered = remembered
 
     async def next_envelopes(self, most: int) -> Sequence[bytes]:
         """Return the envelopes of the events that come next, in the order of commits."""
@@ -93,8 +126,9 @@ class PostgresFraudTurn:
 
     async def profiles(self, people: Collection[Person]) -> Mapping[Person, Profile]:
         """Return what is remembered of these people."""
-        found: dict[Person, Profile] = {}
-        for part in _parts(list(people)):
+        known = self._remembered
+        found = {person: known[person] for person in people if person in known}
+        for part in _parts([person for person in people if person not in known]):
             tenants, users = [one[0] for one in part], [one[1] for one in part]
             rows = await self._connection.fetch(_PROFILES, tenants, users)
             for row in rows:
@@ -134,6 +168,7 @@ class PostgresFraudTurn:
                 event.envelope,
             )
         await self._connection.execute(_ADVANCE, str(self._cursor[0]), self._cursor[1])
+        self.left_at, self.kept = self._cursor, profiles
 
 
 def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
