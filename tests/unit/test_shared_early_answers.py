@@ -171,6 +171,8 @@ async def test_who_goes_away_leaves_nothing_behind(scene: Scene, counted_first: 
     call.cancel()
     await asyncio.wait([call])
     assert call.cancelled()
+    scene.counter.let.set()
+    await turns()
     # A task whose error nobody asked for complains when it is thrown away.
     del call
     gc.collect()
@@ -178,6 +180,21 @@ async def test_who_goes_away_leaves_nothing_behind(scene: Scene, counted_first: 
 
     assert len(asyncio.all_tasks()) == 1
     assert complaints == []
+
+
+async def test_calls_that_are_given_up_count_and_are_refused_like_others(scene: Scene) -> None:
+    """Else a flood of calls that nobody waits for would be worked on for nothing."""
+    scene.counter.refuses = True
+    for _ in range(3):
+        call = scene.call()
+        await turns()
+        call.cancel()
+        await asyncio.wait([call])
+        scene.counter.let.set()
+        await turns()
+
+    assert scene.counter.counted == [CALLER.user_id] * 3
+    assert scene.work.begun == 1
 
 
 def test_only_what_changes_nothing_may_begin_early() -> None:

@@ -8,6 +8,7 @@ flood of calls costs hardly more than counting them.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import TypeVar
 
 from services.shared.clock import Clock
@@ -44,6 +45,7 @@ class EarlyAnswers:
         self._clock = clock
         # Until when a caller of a method was told to stay away.
         self._refused: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._given_up: set[asyncio.Future[None]] = set()
 
     def takes(self, rule: MethodRule) -> bool:
         """Say whether the method is one of those."""
@@ -73,14 +75,22 @@ class EarlyAnswers:
         try:
             answer = await work()
         except asyncio.CancelledError:
-            # Nobody is there any more to hear of it, if it was refused either.
-            counting.cancel()
+            # It counts all the same: else work that is given up would cost its caller nothing.
+            self._given_up.add(counting)
+            counting.add_done_callback(partial(self._counted, (rule.path, caller.name)))
             raise
         except Exception:
             await counting
             raise
         await counting
         return answer
+
+    def _counted(self, who: tuple[str, str], counting: "asyncio.Future[None]") -> None:
+        """Hear what became of a call that was given up, in the place of its caller."""
+        self._given_up.discard(counting)
+        error = None if counting.cancelled() else counting.exception()
+        if isinstance(error, RateLimitedError):
+            self._note(who, error.retry_after_seconds or 0.0)
 
     def _is_refused(self, who: tuple[str, str]) -> bool:
         return self._refused.get(who, float("-inf")) > self._clock.monotonic()
