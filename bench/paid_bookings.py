@@ -306,6 +306,8 @@ async def run(options: argparse.Namespace, console: Console) -> None:
                 len(first),
                 partial(closed_loop, shop, first, options.callers),
             )
+            # What is left to do of the first scenario is not the second one's.
+            await shop.check(len(first))
             second = await shop.purchases(options.per_second * options.seconds)
             await _row(
                 table,
