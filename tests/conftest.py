@@ -5,6 +5,7 @@ A file that others import from comes before them, so that pytest rewrites its as
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Workers of a parallel run are given 80 columns; commands are tested as without a terminal.
@@ -22,3 +23,19 @@ pytest_plugins = [
 # A busy machine is no failure.
 settings.register_profile("wayfare", deadline=None)
 settings.load_profile("wayfare")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the workers of a parallel run begin with the files that take long.
+
+    Otherwise one of them may be left with such a file when the others have nothing more to do.
+    Within both parts the order stays random.
+    """
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if _takes_long(item)}
+        items.sort(key=lambda item: item.path not in long)
+
+
+def _takes_long(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in ("e2e", "slow"))

@@ -5,12 +5,14 @@ is healthy.
 """
 
 import asyncio
+import re
 import tempfile
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
+import httpx
 import pytest
 from redis import Redis
 
@@ -22,6 +24,8 @@ from services.stack.valkey import ValkeyServer
 Answer = TypeVar("Answer")
 
 _TEMPLATE = "wayfare_migrated"
+# A service may be ready without Valkey; the next test wants it with everything.
+_MISSES_SOMETHING = re.compile(r"^wayfare_dependency_up\{.*\} 0\.0$", re.MULTILINE)
 
 
 class TestDatabase:
@@ -128,10 +132,21 @@ def stack(short_folder: Path) -> Iterator[EmbeddedStack]:
     yield from _running_stack(short_folder / "stack")
 
 
-@pytest.fixture
-def private_stack(short_folder: Path) -> Iterator[EmbeddedStack]:
-    """Start a whole stack for one test, which may kill and stop parts of it."""
+@pytest.fixture(scope="module")
+def module_stack(short_folder: Path) -> Iterator[EmbeddedStack]:
+    """Start a whole stack for the tests of one module that break it; ask for `private_stack`."""
     yield from _running_stack(Path(tempfile.mkdtemp(dir=short_folder)))
+
+
+@pytest.fixture
+def private_stack(module_stack: EmbeddedStack) -> Iterator[EmbeddedStack]:
+    """Give one test a stack of which it may kill and stop parts.
+
+    Only tests of the same module that do so too have had it before. Each finds it whole: every part
+    runs, is ready, and Envoy sends calls to it.
+    """
+    yield module_stack
+    run_to_completion(_mended(module_stack))
 
 
 def _running_stack(home: Path) -> Iterator[EmbeddedStack]:
@@ -141,6 +156,14 @@ def _running_stack(home: Path) -> Iterator[EmbeddedStack]:
         yield stack
     finally:
         run_to_completion(stack.__aexit__(None, None, None))
+
+
+async def _mended(stack: EmbeddedStack) -> None:
+    await stack.mend()
+    async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(30):
+        for process in stack.services.values():
+            while _MISSES_SOMETHING.search((await client.get(process.metrics_url)).text):
+                await asyncio.sleep(0.05)
 
 
 def _copied_database(server: PostgresServer, name: str) -> Iterator[TestDatabase]:
