@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests; called by `make test`. With arguments, what they name. Without, everything: first on both cores, a file at a
-# time and each with servers of its own, those that take longest first; then, one after the other, those marked `alone`.
+# Runs the tests; called by `make test`. With arguments, what they name. Without, everything: by two workers, a file at a time and
+# each with servers of its own, first what needs no whole stack, then what does; in the end, one after the other, those that
+# are marked `alone`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 if [ "$#" -gt 0 ]; then
@@ -8,6 +9,9 @@ if [ "$#" -gt 0 ]; then
 fi
 status=0
 # By itself xdist begins with the files of most tests, which are rarely those that take longest.
-python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m "not alone" || status=1
+two_workers=(--numprocesses=2 --dist=loadfile --no-loadscope-reorder)
+python -m pytest "${two_workers[@]}" -m "not e2e" || status=1
+# By themselves, because a stack takes a fifth of a core as long as it runs.
+python -m pytest "${two_workers[@]}" -m "e2e and not alone" || status=1
 python -m pytest -m alone || status=1
 exit "$status"

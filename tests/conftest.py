@@ -33,9 +33,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Within both parts the order stays random.
     """
     if hasattr(config, "workerinput"):
-        long = {item.path for item in items if _takes_long(item)}
+        long = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(key=lambda item: item.path not in long)
-
-
-def _takes_long(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(name) for name in ("e2e", "slow"))

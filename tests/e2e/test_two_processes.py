@@ -58,6 +58,7 @@ async def test_drivers_of_a_killed_process_move_and_nothing_accepted_is_missing(
         await _arrive(begun)
 
 
+@pytest.mark.slow
 async def test_a_process_that_drains_leaves_no_gap_in_status_events(private_edge: Edge) -> None:
     stack = private_edge.stack
     log = stack.home.logs / f"{FIRST}.log"
