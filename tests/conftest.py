@@ -27,11 +27,11 @@ settings.load_profile("wayfare")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the workers of a parallel run begin with the files that take long.
+    """Let the workers of a parallel run begin with the files that take long, and end with units.
 
-    Otherwise one of them may be left with such a file when the others have nothing more to do.
-    Within both parts the order stays random.
+    Otherwise one of them may be left with a long file when the others have nothing more to do.
+    Within each of the three parts the order stays random.
     """
     if hasattr(config, "workerinput"):
         long = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in long)
+        items.sort(key=lambda item: (item.path not in long) + ("unit" in item.path.parts))
