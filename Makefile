@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 PYTHON_FILES := services envoy clients bench tests scripts deploy
 
-.PHONY: help setup lock gen gen-check fmt lint types imports proto-lint compose-check test web up demo check bench clean
+.PHONY: help setup lock gen gen-check fmt lint types imports proto-lint compose-check test-tools test web up demo check bench clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,11 +24,13 @@ web: setup ## Build the web pages that the stack serves
 up: setup web ## Start the whole stack, print how to call it, stop it with Ctrl-C
 	@wayfare up
 
-test: setup web ## Run every test with real PostgreSQL, Valkey and Envoy (ARGS="-k word" narrows)
+test-tools: ## Install the programs that tests drive: grpcurl, h2spec, grpc-js
 	@bash scripts/test_tools.sh
+
+test: setup web test-tools ## Run every test with real PostgreSQL, Valkey and Envoy (ARGS="-k word" narrows)
 	@bash scripts/test.sh $(ARGS)
 
-check: setup ## Run every gate and every test: what CI runs
+check: ## Run every gate and every test: what CI runs
 	@bash scripts/check.sh
 
 fmt: setup ## Format Python and protos

@@ -1,5 +1,8 @@
 """Starts LocationService: `python -m services.location`."""
 
+import services.shared.starting  # noqa: F401 - before what it makes faster
+
+# isort: split
 from services.location.app import build
 from services.shared.rpc.process import run_process
 

@@ -157,15 +157,19 @@ class EmbeddedStack:
         return {name: process for name, process in own.items() if process is not None}
 
     async def restart_part(self, name: str) -> None:
-        """Start a part again that has ended, and wait until it is healthy."""
-        parts: dict[str, _Startable] = {
-            "postgres": self.postgres,
-            **self._valkey_parts(),
-            "envoy": self.envoy,
-            **self.services,
-        }
-        await parts[name].start()
+        """Start a part again if it has ended, and wait until it is healthy."""
+        await self._parts()[name].start()
         self.write_state()
+
+    async def mend(self) -> None:
+        """Start every part again that has ended, and wait until all are healthy."""
+        for part in self._parts().values():
+            await part.start()
+        self.write_state()
+
+    def _parts(self) -> dict[str, _Startable]:
+        valkey = self._valkey_parts()
+        return {"postgres": self.postgres, **valkey, **self.services, "envoy": self.envoy}
 
     def _valkey_parts(self) -> "Mapping[str, ValkeyServer | ExternalValkey]":
         if isinstance(self.valkey, ValkeyCluster):

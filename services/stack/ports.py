@@ -9,6 +9,9 @@ EDGE_PORT = 8080
 MESH_PORT = 8081
 _FIRST_METRICS_PORT = 9101
 
+# Ports that this process has promised, and the open file that keeps each of them.
+_kept: dict[int, int] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class ChosenPort:
@@ -28,7 +31,7 @@ def choose_port(preferred: int | None, *, chosen: set[int], host: str = LOOPBACK
         chosen.add(preferred)
         return ChosenPort(preferred)
     port = _free_port(host)
-    while port in chosen:
+    while port in chosen or not _keep(host, port):
         port = _free_port(host)
     chosen.add(port)
     return ChosenPort(port, preferred)
@@ -55,3 +58,20 @@ def _free_port(host: str) -> int:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _keep(host: str, port: int) -> bool:
+    """Promise the port until this process ends; return False when another process has done so.
+
+    Between the choice and the bind of the server another stack that starts on this machine would
+    find the same port free. What both can see is a socket, and nothing here uses UDP.
+    """
+    if port in _kept:
+        return False
+    with socket.socket(type=socket.SOCK_DGRAM) as claim:
+        try:
+            claim.bind((host, port))
+        except OSError:
+            return False
+        _kept[port] = claim.detach()
+    return True

@@ -22,7 +22,7 @@ def edge(stack: EmbeddedStack) -> Edge:
 
 @pytest.fixture
 def private_edge(private_stack: EmbeddedStack) -> Edge:
-    """Reach a stack of the test's own, parts of which it may kill."""
+    """Reach a stack of which the test may kill parts."""
     return Edge(private_stack)
 
 

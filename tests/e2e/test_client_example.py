@@ -6,12 +6,15 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from services.stack.embedded import EmbeddedStack
 
 CLIENT = Path(__file__).parents[2] / "clients" / "python"
 EXAMPLE = CLIENT / "examples" / "drive.py"
 
 
+@pytest.mark.e2e
 async def test_the_example_of_the_readme_runs(stack: EmbeddedStack) -> None:
     password = (stack.secrets / "admin-password").read_text().strip()
     process = await asyncio.create_subprocess_exec(

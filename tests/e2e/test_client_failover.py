@@ -85,6 +85,7 @@ async def replace_processes(stack: EmbeddedStack) -> None:
     await stack.restart_part(first.name)
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.timeout(180)  # starts a stack of its own, and parts of it again
 async def test_nothing_is_lost_while_location_processes_die_and_drain(

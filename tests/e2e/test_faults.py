@@ -14,7 +14,7 @@ from tests.support.e2e_journeys import Journey, driving, journeys, viewing
 from tests.support.e2e_streams import bare_driver, bare_follower, hello_for
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(120)]
 
 AWAY_SECONDS = 10.0
 

@@ -81,6 +81,7 @@ async def test_an_expired_token_is_refreshed_before_a_call(edge: Edge) -> None:
         assert me.user_id == account.user_id
 
 
+@pytest.mark.slow
 async def test_streams_outlive_the_token_that_opened_them(short_folder: Path) -> None:
     async with _stack_with_short_heartbeats(short_folder) as edge:
         driver, passenger = await register(edge, "DRIVER"), await register(edge, "PASSENGER")

@@ -94,6 +94,7 @@ async def up(short_folder: Path) -> AsyncIterator[UpProcess]:
     up.process.wait()
 
 
+@pytest.mark.slow
 async def test_killed_or_asked_to_stop_it_leaves_no_process_and_keeps_its_home(
     short_folder: Path,
 ) -> None:

@@ -12,7 +12,7 @@ from tests.support.e2e_edge import Edge, bearer
 from tests.support.e2e_streams import STREAM_DRIVER
 from wayfare.location.v1 import driver_stream_pb2
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(180)]
 
 STREAMS = 5_000
 CONNECTIONS = 50

@@ -19,7 +19,7 @@ from tests.support.waiting import until
 from wayfare.location.v1 import location_service_pb2
 from wayfare.location.v1.location_service_pb2_grpc import LocationServiceStub
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(180)]
 
 # Its replica asks for votes after the node's timeout and up to a second more; clients learn of it,
 # and what the drivers hold back comes with the next acknowledgement.

@@ -20,7 +20,7 @@ from tests.support.e2e_people import register
 from tests.support.e2e_programs import run_program
 from wayfare.location.v1 import trip_pb2
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(180)]
 
 OUTAGE_SECONDS = 5.0
 

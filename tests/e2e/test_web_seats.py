@@ -255,6 +255,7 @@ async def test_a_phone_finds_the_best_seats_and_lacks_money_until_a_deposit_come
         await expect(page.locator("#booking .ticket")).to_have_count(3)
 
 
+@pytest.mark.slow
 async def test_a_hold_that_runs_out_is_said_and_its_seats_are_free(edge: Edge) -> None:
     trip = await sell_trip(edge, hold_seconds=30)
     async with browser_page(PHONE) as page:

@@ -87,6 +87,7 @@ async def progress_until(
     return seen, etas
 
 
+@pytest.mark.slow
 async def test_followers_hear_of_each_stop_once_and_when_the_next_ones_are_reached(
     pair: Pair,
 ) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 
+import pytest
 from google.transit import gtfs_realtime_pb2
 
 from services.location import convert, feed_messages, watch_messages
@@ -155,6 +156,7 @@ def feeds_of_a_day(static: StaticFeed) -> Iterator[tuple[int, FeedMessage, FeedM
         yield moment, made[0], made[1]
 
 
+@pytest.mark.slow
 def test_the_feeds_of_a_day_break_no_rule_of_the_validator() -> None:
     static = cairns()
     before: tuple[FeedMessage | None, FeedMessage | None] = (None, None)

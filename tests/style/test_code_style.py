@@ -165,3 +165,11 @@ def _machine_paths(path: Path) -> list[str]:
         return MACHINE_PATHS.findall(path.read_text())
     except UnicodeDecodeError:
         return []
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "services").glob("*/__main__.py")), ids=_name)
+def test_a_process_begins_with_what_makes_its_start_faster(path: Path) -> None:
+    body = ast.parse(path.read_text()).body
+    first = next(node for node in body if isinstance(node, ast.Import | ast.ImportFrom))
+
+    assert ast.unparse(first) == "import services.shared.starting"

@@ -1,15 +1,18 @@
 """A real browser for the end-to-end tests: headless Chromium from npm, driven by Playwright."""
 
 import asyncio
+import fcntl
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 import pytest
 from playwright.async_api import Page, async_playwright
 
-from tests.support.e2e_programs import NODE_FOLDER, PROJECT, run_program
+from tests.support.e2e_programs import NODE_FOLDER, PROJECT
 
 WEB_INDEX = PROJECT / "clients" / "web" / "dist" / "index.html"
 # Unpacked once; several hundred megabytes.
@@ -35,20 +38,34 @@ DESKTOP = (1280, 800)
 PHONE = (390, 844)
 
 
-async def _chromium() -> str:
+@cache
+def _chromium() -> str:
+    """Unpack the browser if that is not done, and return its program."""
     if not _PACKAGE.is_dir():
         _go_without("node with npm is absent, by which the browser comes")
     _UNPACKED.mkdir(parents=True, exist_ok=True)
-    result = await run_program(
-        *("env", f"TMPDIR={_UNPACKED}", "node", "--input-type=module", "--eval", _UNPACK),
-        folder=NODE_FOLDER,
-    )
-    assert result.exit_code == 0, result.errors
-    path = result.output.strip()
-    libraries = await run_program("ldd", path)
-    if "not found" in libraries.output:
+    # Other workers of a parallel run wait until it is whole.
+    with (_UNPACKED / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        unpacking = _run("node", "--input-type=module", "--eval", _UNPACK)
+    assert unpacking.returncode == 0, unpacking.stderr
+    path = unpacking.stdout.strip()
+    if "not found" in _run("ldd", path).stdout:
         _go_without("libraries of the browser are absent: apt-get install libnss3 libexpat1")
     return path
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TMPDIR": str(_UNPACKED)}
+    return subprocess.run(
+        command,
+        cwd=NODE_FOLDER,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 def _go_without(why: str) -> None:
@@ -63,7 +80,7 @@ async def browser_page(size: tuple[int, int]) -> AsyncIterator[Page]:
     if sys.platform != "linux":
         pytest.skip("the browser of the tests is a Linux program")
     assert WEB_INDEX.is_file(), "run `make web`"
-    path = await _chromium()
+    path = await asyncio.to_thread(_chromium)
     errors: list[str] = []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(

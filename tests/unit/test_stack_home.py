@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,10 +14,13 @@ from services.stack.errors import HomeInUseError, NotRunningError
 from services.stack.home import Home, PartState, StackState
 from services.stack.passwords import read_or_create_secret
 from services.stack.ports import choose_port
+from services.stack.service_process import python_environment
 from services.stack.signing_keys import ensure_signing_key, write_jwks
 
 pytestmark = pytest.mark.unit
 
+# So many of some 14,000 that two who do not know of each other would meet.
+PORTS = 400
 STATE = StackState(
     supervisor_pid=4711,
     start_time="2026-05-04T12:00:00+00:00",
@@ -136,3 +141,33 @@ def test_a_free_port_is_chosen_as_asked_and_only_once() -> None:
 
     assert (first.port, first.taken) == (port, None)
     assert second.port != port
+
+
+def test_processes_that_choose_at_once_choose_different_ports() -> None:
+    with _choosing_ports() as one, _choosing_ports() as other:
+        ports = [int(word) for process in (one, other) for word in _line_of(process).split()]
+
+    assert len(ports) == 2 * PORTS
+    assert len(set(ports)) == len(ports)
+
+
+def _choosing_ports() -> subprocess.Popen[str]:
+    """Start a process that prints the ports which it was promised, and keeps them until its end."""
+    program = (
+        "from services.stack.ports import choose_port\n"
+        f"print(*(choose_port(None, chosen=set()).port for _ in range({PORTS})), flush=True)\n"
+        "input()"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=python_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def _line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()

@@ -50,6 +50,7 @@ async def serve(rpc: RpcServer, background: Sequence[Background], stop: asyncio.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    gc.enable()
     loop = asyncio.get_running_loop()
     # Asked from the thread that serves metrics; a count that is off by one harms nobody.
     _TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
