@@ -54,8 +54,9 @@ class BatchKnown:
 class TripTurn:
     """Is one locked trip within a batch. `rows` and `events` are written with the batch.
 
-    `batch_count` counts the batches that changed it before. `notes` is what parts of the store know of the trip, by their names, as long as its seats do not
-    change; whoever changes them keeps the notes right.
+    `batch_count` counts the batches that changed it before. `notes` is what parts of the store know
+    of the trip, by their names, as long as its seats do not change; whoever changes them keeps the
+    notes right.
     """
 
     trip: Trip

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # times. None of these values needs quotes.
 
 _TAKE = """
-SELECT kind, id, first_number, second_number, third_number, moment, caller_id, method, body_hash, resource_id
+SELECT kind, id, first_number, second_number, third_number, moment, caller_id, method, body_hash,
+  resource_id
 FROM booking.take_turns($1, $2::text::uuid[], $3::text::uuid[], $4, $5, $6, $7::text::uuid[])
 """
 
