@@ -2,15 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from services.shared.clock import SystemClock
-from tests.support.booking_money import booking_request
-from tests.support.booking_process import BookingProcess, running_booking
+from tests.support.booking_money import AheadClock, booking_request
+from tests.support.booking_process import BookingProcess, Metadata, running_booking
 from tests.support.booking_seats import hold_request
 from tests.support.location_tokens import TokenMint
 from tests.support.location_values import new_id
@@ -24,23 +23,14 @@ _TERMS = trip_pb2.SalesTerms(
 )
 
 
-class LateClock(SystemClock):
-    """Is as late as it is told to be."""
-
-    late = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.late
-
-
 @pytest.fixture
-def clock() -> LateClock:
-    return LateClock()
+def clock() -> AheadClock:
+    return AheadClock()
 
 
 @pytest.fixture
 async def processes(
-    migrated_database: TestDatabase, valkey_url: str, short_folder: Path, clock: LateClock
+    migrated_database: TestDatabase, valkey_url: str, short_folder: Path, clock: AheadClock
 ) -> AsyncIterator[list[BookingProcess]]:
     mint = TokenMint()
     async with AsyncExitStack() as stack:
@@ -58,19 +48,26 @@ async def processes(
         ]
 
 
-async def test_a_hold_that_another_process_extended_keeps_its_seats(
-    processes: list[BookingProcess], clock: LateClock
-) -> None:
-    first, second = processes
+async def held_and_known(
+    first: BookingProcess, second: BookingProcess
+) -> tuple[trip_pb2.Trip, hold_pb2.Hold, Metadata]:
+    """Hold seat 3A at the first process; the second one remembers the trip with that hold."""
     trip, passenger = await first.trip(sales_terms=_TERMS), first.passenger
     hold = await first.call("HoldSeats", hold_request(trip, "3A"), passenger)
-    # Now the second one remembers the trip, with the first hold as it is.
     await second.call("HoldSeats", hold_request(trip, "3B"), second.passenger)
+    return trip, hold, passenger
 
-    clock.late = timedelta(seconds=50)
+
+async def test_a_hold_that_another_process_extended_keeps_its_seats(
+    processes: list[BookingProcess], clock: AheadClock
+) -> None:
+    first, second = processes
+    trip, hold, passenger = await held_and_known(first, second)
+
+    clock.ahead = timedelta(seconds=50)
     request = pb.ExtendHoldRequest(hold_id=hold.hold_id, request_id=new_id())
     await first.call("ExtendHold", request, passenger)
-    clock.late = timedelta(seconds=70)
+    clock.ahead = timedelta(seconds=70)
     refusal = await second.refused("HoldSeats", hold_request(trip, "3A"), second.passenger)
     request = pb.ExtendHoldRequest(hold_id=hold.hold_id, request_id=new_id())
     again = await second.refused("ExtendHold", request, passenger)
@@ -82,16 +79,14 @@ async def test_a_hold_that_another_process_extended_keeps_its_seats(
 
 
 async def test_a_hold_that_is_being_paid_at_another_process_keeps_its_seats(
-    processes: list[BookingProcess], clock: LateClock
+    processes: list[BookingProcess], clock: AheadClock
 ) -> None:
     """The ledger is away, so the payment takes longer than the hold would have lasted."""
     first, second = processes
-    trip, passenger = await first.trip(sales_terms=_TERMS), first.passenger
-    hold = await first.call("HoldSeats", hold_request(trip, "3A"), passenger)
-    await second.call("HoldSeats", hold_request(trip, "3B"), second.passenger)
+    trip, hold, passenger = await held_and_known(first, second)
 
     booking = await first.call("CreateBooking", booking_request(hold), passenger)
-    clock.late = timedelta(seconds=70)
+    clock.ahead = timedelta(seconds=70)
     refusal = await second.refused("HoldSeats", hold_request(trip, "3A"), second.passenger)
     request = pb.ReleaseHoldRequest(hold_id=hold.hold_id, request_id=new_id())
     release = await second.refused("ReleaseHold", request, passenger)
