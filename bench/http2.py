@@ -1,7 +1,7 @@
 """A gRPC client that costs next to nothing: HTTP/2 by hand, for many streams of small messages.
 
-Used by worker.py and nearby.py. The generator shares the machine with what it measures, and a
-stream of grpc.aio costs the client as much as the server; here a message costs a few microseconds.
+Used by what measures calls and streams. The generator shares the machine with what it measures, a
+stream of grpc.aio costs the client as much as the server, and here a message a few microseconds.
 It does what HTTP/2 asks of a client (RFC 9113): settings, flow control in both directions, pings,
 resets, and frames that are split or merged anywhere.
 """
