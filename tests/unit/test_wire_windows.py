@@ -58,6 +58,19 @@ async def test_the_first_window_may_change_on_open_streams_and_even_below_zero()
     assert sizes(await peer.sent()) == 1_000
 
 
+async def test_settings_are_acknowledged_before_what_they_let_us_send() -> None:
+    peer = WirePeer(stream(flood))
+    peer.receive(h2.settings_frame({h2.INITIAL_WINDOW_SIZE: 0}))
+    peer.open()
+    assert sizes(await peer.sent()) == 0
+
+    peer.receive(h2.settings_frame({h2.INITIAL_WINDOW_SIZE: 1}))
+
+    sent = await peer.sent()
+    assert [(one.kind, one.flags) for one in sent] == [(h2.SETTINGS, h2.ACK), (h2.DATA, 0)]
+    assert sizes(sent) == 1
+
+
 async def test_a_stream_window_that_overflows_is_reset() -> None:
     peer = WirePeer(stream(hold))
     peer.open()

@@ -290,7 +290,9 @@ class Peer:
             return
         for name, value in SETTING.iter_unpack(payload):
             self._take_setting(name, value)
+        # RFC 9113, 6.5.3: at once, so before anything that the new values let us send.
         self.outlet.put(frame(SETTINGS, flags=ACK))
+        self.outlet.pump()
 
     def _take_setting(self, name: int, value: int) -> None:
         if name == INITIAL_WINDOW_SIZE:
@@ -301,7 +303,8 @@ class Peer:
             for call in list(self._calls.values()):
                 if call.credit + more > WINDOW_MOST:
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window overflows")
-                self.outlet.allow(call, more)
+                call.credit += more
+                self.outlet.wants_to_send(call)
         elif (name == ENABLE_PUSH and value > 1) or (
             name == MAX_FRAME_SIZE and not FRAME_DEFAULT <= value <= FRAME_MOST
         ):
