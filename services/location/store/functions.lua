@@ -384,24 +384,17 @@ end
 -- KEYS[1] is "loc:{u:<user>}:follows", alone in its slot.
 local function follow(keys, args)
   redis.call('ZREMRANGEBYSCORE', keys[1], '-inf', args[2])
-  if not redis.call('ZSCORE', keys[1], args[1])
-    and redis.call('ZCARD', keys[1]) >= tonumber(args[4]) then
-    return 0
-  end
+  local is_new = not redis.call('ZSCORE', keys[1], args[1])
+  if is_new and redis.call('ZCARD', keys[1]) >= tonumber(args[4]) then return 0 end
   redis.call('ZADD', keys[1], 'GT', args[3], args[1])
   redis.call('PEXPIREAT', keys[1], args[3])
   return 1
 end
 
-redis.register_function('loc_open_session', open_session)
-redis.register_function('loc_join_session', join_session)
-redis.register_function('loc_apply', apply)
-redis.register_function('loc_watch', watch)
-redis.register_function('loc_watched', watched)
-redis.register_function('loc_track', track)
-redis.register_function('loc_move_away', move_away)
-redis.register_function('loc_untrack', untrack)
-redis.register_function('loc_board', board)
-redis.register_function('loc_set_presence', set_presence)
-redis.register_function('loc_sweep', sweep)
-redis.register_function('loc_follow', follow)
+-- `pairs` does not exist while a library is loaded.
+local steps = {
+  'loc_open_session', open_session, 'loc_join_session', join_session, 'loc_apply', apply, 'loc_watch', watch,
+  'loc_watched', watched, 'loc_track', track, 'loc_move_away', move_away, 'loc_untrack', untrack, 'loc_board', board,
+  'loc_set_presence', set_presence, 'loc_sweep', sweep, 'loc_follow', follow,
+}
+for i = 1, #steps, 2 do redis.register_function(steps[i], steps[i + 1]) end
