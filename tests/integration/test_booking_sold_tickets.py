@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -146,26 +147,58 @@ async def test_tickets_of_a_cancelled_booking_are_revoked_for_phones_too(coach: 
     assert told == [ticket_ids]
 
 
-async def test_a_passenger_who_is_moved_gets_another_ticket(coach: Coach) -> None:
-    nour = await coach.shop.passenger()
-    booking = await coach.shop.buy(coach.trip, nour, "2A")
-    old = await coach.ticket(nour, booking.passengers[0].ticket_id)
-    request = pb.OverrideSeatRequest(
+def _moves(coach: Coach, seat: str, target: str) -> pb.OverrideSeatRequest:
+    return pb.OverrideSeatRequest(
         trip_id=coach.trip.trip_id,
-        seat_number="2A",
+        seat_number=seat,
         action=manifest_pb2.SEAT_OVERRIDE_ACTION_MOVE,
-        target_seat_number="5C",
+        target_seat_number=target,
         reason="the seat is broken",
         request_id=new_id(),
     )
 
-    await coach.shop.call("OverrideSeat", request, new_id(), "ADMIN")
+
+async def test_a_passenger_who_is_moved_gets_another_ticket(coach: Coach) -> None:
+    nour = await coach.shop.passenger()
+    booking = await coach.shop.buy(coach.trip, nour, "2A")
+    old = await coach.ticket(nour, booking.passengers[0].ticket_id)
+    await coach.shop.call("OverrideSeat", _moves(coach, "2A", "5C"), new_id(), "ADMIN")
     moved = await coach.shop.get(booking.booking_id)
     new = await coach.ticket(nour, moved.passengers[0].ticket_id)
 
     assert (await coach.verify(old.qr_text)).reason == "TICKET_REVOKED"
     result = await coach.verify(new.qr_text)
     assert (result.accepted, result.seat_number) == (True, "5C")
+
+
+async def test_who_boarded_without_a_network_stays_on_board_when_moved_before_it_is_known(
+    coach: Coach,
+) -> None:
+    nour = await coach.shop.passenger()
+    booking = await coach.shop.buy(coach.trip, nour, "2A", method=CASH)
+    old = await coach.ticket(nour, booking.passengers[0].ticket_id)
+    seen = scan(old.qr_text, at=datetime.now(UTC))
+    await coach.shop.call("OverrideSeat", _moves(coach, "2A", "5C"), new_id(), "ADMIN")
+    moved = await coach.shop.get(booking.booking_id)
+    new = await coach.ticket(nour, moved.passengers[0].ticket_id)
+    elsewhere = await coach.verify(new.qr_text)
+
+    report = await coach.by_conductor(
+        "ReportScans",
+        pb.ReportScansRequest(
+            trip_id=coach.trip.trip_id, device_id="phone-2", scans=[seen], request_id=new_id()
+        ),
+    )
+
+    (result,) = report.results
+    assert (elsewhere.reason, result.reason) == ("", "")
+    # The scan of the new ticket came second, though it was heard of first.
+    (overturned,) = report.overturned_results
+    assert (overturned.scan_id, overturned.reason) == (elsewhere.scan_id, "TICKET_ALREADY_USED")
+    used = await coach.ticket(nour, new.ticket_id)
+    assert used.use_time == seen.scan_time
+    assert report.boarding_counts.boarded_count == 1
+    await coach.shop.until_payment(booking.booking_id, PAID)
 
 
 async def test_of_a_scan_and_a_cancellation_at_once_one_wins(coach: Coach) -> None:

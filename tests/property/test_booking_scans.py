@@ -17,6 +17,7 @@ from services.booking.domain.scanning import (
     Ticket,
     WantedScan,
     decide,
+    with_heirs,
 )
 from services.booking.domain.tickets import ScanReason, TicketContent, Verdict
 from services.shared.errors import RequestIdReusedError
@@ -25,6 +26,7 @@ from tests.support.location_values import new_id
 ISSUED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = ISSUED_AT + timedelta(hours=1)
 TRIP = new_id()
+_MOVED_AT = ISSUED_AT + timedelta(minutes=30)
 
 
 def _ticket(number: int, revoke_time: datetime | None = None) -> Ticket:
@@ -183,6 +185,41 @@ def test_what_counted_before_is_named_when_an_earlier_scan_comes(minutes: list[i
         [(f"scan-{number - 1:02}", "TICKET_ALREADY_USED", f"scan-{number:02}")]
         for number in range(1, len(minutes))
     ]
+
+
+@given(
+    minutes=st.lists(st.integers(0, 58), min_size=1, max_size=8, unique=True),
+    known_before=st.integers(0, 8),
+    seed=st.integers(),
+)
+def test_a_passenger_who_is_moved_boards_once_whenever_phones_report(
+    minutes: list[int], known_before: int, seed: int
+) -> None:
+    """Moved after half an hour: whoever scans before sees ticket 0, later its heir, ticket 1."""
+    old = _ticket(0)
+    heir = Ticket(issued=replace(old.issued, ticket_id="ticket-1"))
+    scans = [
+        (f"phone-{number}", _wanted(number, ticket=int(minute >= 30), minute=minute))
+        for number, minute in enumerate(minutes)
+    ]
+    early = [(device, scan) for device, scan in scans if scan.scan_time < _MOVED_AT]
+    store = _Store({"ticket-0": old})
+    for device, scan in early[:known_before]:
+        store.report(device, [scan])
+    moved = replace(store.tickets["ticket-0"], revoke_time=_MOVED_AT)
+    store.tickets = with_heirs({"ticket-0": moved}, [replace(heir, use=moved.use)])
+    rest = early[known_before:] + [one for one in scans if one not in early]
+    random.Random(seed).shuffle(rest)
+    for device, scan in rest:
+        store.report(device, [scan])
+
+    first = min(scans, key=lambda one: one[1].scan_time)[1]
+    assert store.verdicts(scans) == {
+        scan.scan_id: "" if scan is first else "TICKET_ALREADY_USED" for _, scan in scans
+    }
+    used = store.tickets["ticket-1"].use
+    assert used is not None
+    assert used.scan_id == first.scan_id
 
 
 def test_the_device_decides_between_scans_of_one_moment() -> None:

@@ -4,8 +4,8 @@ Of several boarding scans of a ticket the earliest counts, whatever order they a
 all phones and servers come to the same verdict.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -46,11 +46,20 @@ class CountedScan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """Is a ticket with what became of it."""
+    """Is a ticket with what became of it.
+
+    `heir_id` is the good ticket that its passenger got instead of this one; "" without any.
+    """
 
     issued: IssuedTicket
     revoke_time: datetime | None = None
     use: CountedScan | None = None
+    heir_id: str = ""
+
+    @property
+    def counting_id(self) -> str:
+        """Return the ticket at which its scans count: a passenger boards once, by whichever."""
+        return self.heir_id or self.issued.ticket_id
 
     @property
     def state(self) -> TicketState:
@@ -58,6 +67,19 @@ class Ticket:
         if self.revoke_time is not None:
             return TicketState.REVOKED
         return TicketState.VALID if self.use is None else TicketState.USED
+
+
+def with_heirs(named: Mapping[str, Ticket], heirs: Iterable[Ticket]) -> dict[str, Ticket]:
+    """Return these tickets and the good ones that their passengers have, each knowing its heir."""
+    good = {heir.issued.passenger_id: heir for heir in heirs}
+    tickets = {heir.issued.ticket_id: heir for heir in good.values()}
+    for ticket_id, ticket in named.items():
+        heir = good.get(ticket.issued.passenger_id)
+        if heir is None or ticket.revoke_time is None:
+            tickets[ticket_id] = ticket
+        else:
+            tickets[ticket_id] = replace(ticket, heir_id=heir.issued.ticket_id)
+    return tickets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +162,9 @@ def decide(
 ) -> ScanDecision:
     """Decide scans of one phone on one trip.
 
-    `made` are those of them that came before, `tickets` those that their codes name. Raises
-    RequestIdReusedError for an id that came before with another body.
+    `made` are those of them that came before, `tickets` those that their codes name, and their
+    heirs: a phone that was away may report that somebody boarded who was given another seat since.
+    Raises RequestIdReusedError for an id that came before with another body.
     """
     decision = ScanDecision()
     known = dict(made)
@@ -154,7 +177,8 @@ def decide(
         elif before.body_hash != scan.body_hash:
             raise RequestIdReusedError(scan.scan_id)
     for new in decision.made:
-        _let_compete(new, tickets[new.ticket_id].use if new.competes else None, decision)
+        if new.competes:
+            _let_compete(new, tickets[tickets[new.ticket_id].counting_id], decision)
     decision.answers = [
         _answer(known[scan.scan_id], tickets=tickets, decision=decision) for scan in wanted
     ]
@@ -207,31 +231,26 @@ def _reason_of(ticket: Ticket | None, at: datetime | None) -> str:
     return ScanReason.REVOKED if revoked else ""
 
 
-def _let_compete(new: MadeScan, standing: CountedScan | None, decision: ScanDecision) -> None:
-    if not new.competes:
-        return
+def _let_compete(new: MadeScan, ticket: Ticket, decision: ScanDecision) -> None:
+    ticket_id = ticket.issued.ticket_id
     candidate = CountedScan(
         scan_id=new.scan_id,
         device_id=new.device_id,
         stop_index=new.stop_index,
         scan_time=new.scan_time,
     )
-    standing = decision.uses.get(new.ticket_id, standing)
-    rivals = (
-        [candidate.precedence]
-        if standing is None
-        else [
-            candidate.precedence,
-            standing.precedence,
-        ]
-    )
+    standing = decision.uses.get(ticket_id, ticket.use)
+    rivals = [scan.precedence for scan in (candidate, standing) if scan is not None]
     if counted(rivals) == candidate.precedence:
-        decision.uses[new.ticket_id] = candidate
+        decision.uses[ticket_id] = candidate
 
 
 def _answer(scan: MadeScan, *, tickets: Mapping[str, Ticket], decision: ScanDecision) -> ScanAnswer:
     ticket = tickets.get(scan.ticket_id)
-    use = decision.uses.get(scan.ticket_id, ticket.use if ticket else None)
+    use = None
+    if ticket is not None:
+        counting = tickets[ticket.counting_id]
+        use = decision.uses.get(ticket.counting_id, counting.use)
     lost = use is not None and scan.loses_to(use)
     return ScanAnswer(
         scan_id=scan.scan_id,

@@ -119,7 +119,7 @@ class BoardingTurn(Protocol):
         ...
 
     async def tickets(self, ticket_ids: Collection[str]) -> dict[str, Ticket]:
-        """Return these tickets of the tenant, of whatever trip."""
+        """Return these tickets of the tenant, of whatever trip, and the heirs of revoked ones."""
         ...
 
     async def keep_scans(self, made: Sequence[MadeScan], *, user_id: str, now: datetime) -> None:

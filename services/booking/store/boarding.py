@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from services.booking.domain.boarding import BoardingCounts, BoardingMark
-from services.booking.domain.scanning import CountedScan, MadeScan, ScanKind, Ticket
+from services.booking.domain.scanning import CountedScan, MadeScan, ScanKind, Ticket, with_heirs
 from services.booking.ports.requests import WriteRequest
 from services.booking.ports.tickets import BoardingTurn, CashTaking
 from services.booking.ports.trips import NewEvent
@@ -29,6 +29,10 @@ SELECT scan_id, ticket_id, device_id, kind, stop_index, scan_time, lets_on, reas
 FROM booking.scans WHERE tenant_id = $1 AND scan_id = ANY ($2::uuid[])
 """
 _TICKETS = f"SELECT {COLUMNS} FROM booking.tickets WHERE ticket_id = ANY ($1::uuid[])"  # noqa: S608 - constants of ours
+_HEIRS = f"""
+SELECT {COLUMNS} FROM booking.tickets
+WHERE passenger_id = ANY ($1::uuid[]) AND trip_id = $2 AND revoke_time IS NULL
+"""  # noqa: S608 - constants of ours
 _KEEP = """
 INSERT INTO booking.scans (tenant_id, scan_id, trip_id, ticket_id, user_id, device_id, kind,
   stop_index, scan_time, lets_on, reason, body_hash, create_time)
@@ -146,11 +150,16 @@ class PostgresBoardingTurn:
         return {str(row["scan_id"]): _scan_of(row) for row in rows}
 
     async def tickets(self, ticket_ids: Collection[str]) -> dict[str, Ticket]:
-        """Return these tickets of the tenant, of whatever trip."""
+        """Return these tickets of the tenant, of whatever trip, and the heirs of revoked ones."""
         if not ticket_ids:
             return {}
         rows = await self._connection.fetch(_TICKETS, list(ticket_ids))
-        return {str(row["ticket_id"]): ticket_of(row) for row in rows}
+        named = {str(row["ticket_id"]): ticket_of(row) for row in rows}
+        revoked = [one.issued.passenger_id for one in named.values() if one.revoke_time is not None]
+        if not revoked:
+            return named
+        heirs = map(ticket_of, await self._connection.fetch(_HEIRS, revoked, self._trip_id))
+        return with_heirs(named, heirs)
 
     async def keep_scans(self, made: Sequence[MadeScan], *, user_id: str, now: datetime) -> None:
         """Keep scans."""

@@ -998,7 +998,9 @@ class ReportScansRequest(_message.Message):
     """Names the call. UUID. Repeating is safe by each scan's own id."""
     @_builtins.property
     def scans(self) -> _containers.RepeatedCompositeFieldContainer[_ticket_pb2.Scan]:
-        """Lists the scans, in any order. 1 to 500, each with its `scan_time`."""
+        """Lists the scans, in any order. 1 to 500, each with its `scan_time`. One of a ticket that was good then and was replaced
+        since, because its passenger was moved, counts for the ticket that replaced it.
+        """
 
     def __init__(
         self,
