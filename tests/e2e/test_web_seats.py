@@ -12,46 +12,22 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from services.stack.environments import DEMO_TENANT_ID
-from services.stack.payment_gateways import payment_accounts
 from tests.support.e2e_browser import DESKTOP, PHONE, browser_page
 from tests.support.e2e_edge import Edge
-from tests.support.e2e_people import Account, register
+from tests.support.e2e_people import register
+from tests.support.e2e_seat_page import (
+    enter_passengers,
+    expect_mark,
+    log_in,
+    open_journey,
+    seat,
+)
 from tests.support.e2e_seats import SoldTrip, book, call_off, fill_wallet, hold, sell_trip
-from tests.support.gateway_double import GatewayDouble
 from wayfare.booking.v1 import booking_service_pb2 as pb
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 OUTAGE_SECONDS = 3.0
-
-
-async def log_in(page: Page, account: Account) -> None:
-    await page.fill("#log-in [name=phone]", account.person.phone)
-    await page.fill("#log-in [name=password]", account.person.password)
-    await page.click("#log-in button[type=submit]")
-
-
-async def open_journey(page: Page, edge: Edge, trip: SoldTrip) -> Account:
-    """Open a trip's seats as a passenger who has just signed up."""
-    passenger = await register(edge, "PASSENGER")
-    await page.goto(trip.address(edge))
-    await log_in(page, passenger)
-    await expect(page.locator("#connection")).to_have_text("live")
-    await expect(seat(page, "1A")).to_be_visible()
-    return passenger
-
-
-def seat(page: Page, number: str) -> Locator:
-    return page.locator(f"#seats [data-seat='{number}']")
-
-
-async def expect_mark(page: Page, number: str, mark: str) -> None:
-    await expect(seat(page, number)).to_have_attribute("data-mark", mark)
-
-
-async def enter_passengers(page: Page, *names: str) -> None:
-    for index, name in enumerate(names):
-        await page.locator("#passengers [name=name]").nth(index).fill(name)
 
 
 async def picture(page: Page, name: str) -> None:
@@ -60,11 +36,6 @@ async def picture(page: Page, name: str) -> None:
     if folder:
         await asyncio.sleep(1)
         await page.screenshot(path=Path(folder) / f"{name}.png")
-
-
-async def fits_the_width(page: Page, size: tuple[int, int]) -> bool:
-    wide: int = await page.evaluate("document.documentElement.scrollWidth")
-    return wide <= size[0]
 
 
 async def test_seats_are_searched_held_paid_from_the_wallet_and_cancelled(edge: Edge) -> None:
@@ -219,42 +190,6 @@ async def test_everything_can_be_done_with_the_keyboard_alone(edge: Edge) -> Non
         )
 
 
-async def test_a_phone_finds_the_best_seats_and_lacks_money_until_a_deposit_comes(
-    edge: Edge,
-) -> None:
-    trip = await sell_trip(edge)
-    async with (
-        GatewayDouble(payment_accounts(edge.stack.secrets)) as gateway,
-        browser_page(PHONE) as page,
-    ):
-        passenger = await open_journey(page, edge, trip)
-        await fill_wallet(edge, passenger.user_id, 3_000)
-        assert await fits_the_width(page, PHONE)
-        await page.fill("#best [name=count]", "3")
-        await page.click("#best button")
-        await expect(page.locator("#seats [data-mark='mine']")).to_have_count(3)
-        await expect(page.locator("#shortfall")).to_contain_text(
-            "330.00 EGP is missing in your wallet"
-        )
-        pay = page.locator("#checkout button[type=submit]")
-        await expect(pay).to_be_disabled()
-        assert await fits_the_width(page, PHONE)
-
-        await page.get_by_role("button", name="Add 330.00 EGP").click()
-        address = await page.locator("a#deposit").get_attribute("href")
-        assert await gateway.check_out(address or "", {}) == 200
-        (order_id,) = gateway.orders
-        assert (await gateway.tell(order_id)).status_code == 200
-
-        await expect(page.locator("#methods .balance")).to_contain_text("enough now")
-        await enter_passengers(page, "Mona", "Omar", "Salma")
-        await pay.click()
-        await expect(page.locator("#booking .ticket")).to_have_count(3)
-        assert await fits_the_width(page, PHONE)
-        await page.reload()
-        await expect(page.locator("#booking .ticket")).to_have_count(3)
-
-
 @pytest.mark.slow
 async def test_a_hold_that_runs_out_is_said_and_its_seats_are_free(edge: Edge) -> None:
     trip = await sell_trip(edge, hold_seconds=30)
@@ -316,33 +251,6 @@ async def test_what_was_missed_while_away_is_told_when_it_is_back(private_edge: 
         await expect(page.locator("#choice-message")).to_contain_text(
             "Seat 3A was just taken by somebody else"
         )
-
-
-async def test_a_card_is_paid_at_the_gateway_while_the_seats_are_kept(edge: Edge) -> None:
-    trip = await sell_trip(edge)
-    async with (
-        GatewayDouble(payment_accounts(edge.stack.secrets)) as gateway,
-        browser_page(PHONE) as page,
-    ):
-        await open_journey(page, edge, trip)
-        await seat(page, "9D").click()
-        await page.click("#hold-seats")
-        await page.click("#extend")
-        await expect(page.locator("#extend")).to_be_hidden()
-        await enter_passengers(page, "Mona Hassan")
-        await page.get_by_label("Card, on the page of Kashier").check()
-        await page.click("#checkout button[type=submit]")
-        await expect(page.locator("#booking .state")).to_have_text(
-            "Pay now, and the seats are yours."
-        )
-        link = page.locator("#booking .payment a")
-        await expect(link).to_have_text("Pay 120.00 EGP on the page of Kashier")
-        assert await gateway.check_out(await link.get_attribute("href") or "", {}) == 200
-        (order_id,) = gateway.orders
-        assert (await gateway.tell(order_id)).status_code == 200
-
-        await expect(page.locator("#booking .ticket")).to_contain_text("Seat 9D")
-        await expect(link).to_have_count(0)
 
 
 async def test_without_the_cache_the_page_says_so_and_seats_are_held_as_surely(

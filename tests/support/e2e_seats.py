@@ -51,7 +51,7 @@ class SoldTrip:
         )
 
 
-async def sell_trip(edge: Edge, *, hold_seconds: int = 600) -> SoldTrip:
+async def sell_trip(edge: Edge, *, hold_seconds: int = 600, currency_code: str = "EGP") -> SoldTrip:
     """Make a coach with a layout of its own that leaves in two days."""
     mark = uuid.uuid4().hex[:8]
     departs = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(days=2)
@@ -61,7 +61,7 @@ async def sell_trip(edge: Edge, *, hold_seconds: int = 600) -> SoldTrip:
         )
         made = await client.booking.CreateTrip(
             pb.CreateTripRequest(
-                trip=_trip(layout.seat_layout_id, mark, departs, hold_seconds),
+                trip=_trip(layout.seat_layout_id, mark, departs, hold_seconds, currency_code),
                 request_id=str(uuid.uuid4()),
             )
         )
@@ -180,7 +180,9 @@ def _seats() -> Iterator[layout_pb2.Seat]:
             )
 
 
-def _trip(layout_id: str, mark: str, departs: datetime, hold_seconds: int) -> trip_pb2.Trip:
+def _trip(
+    layout_id: str, mark: str, departs: datetime, hold_seconds: int, currency_code: str
+) -> trip_pb2.Trip:
     places = (
         ("cairo", "Cairo, Ramses", 30.0626, 31.2497, timedelta()),
         ("sokhna", "Ain Sokhna", 29.6006, 32.3168, timedelta(hours=2, minutes=15)),
@@ -205,7 +207,9 @@ def _trip(layout_id: str, mark: str, departs: datetime, hold_seconds: int) -> tr
             for stop_id, name, latitude, longitude, after in places
         ],
         fares=[
-            trip_pb2.ClassFare(seat_class_code=code, leg_prices=[_money(minor // 2)] * 2)
+            trip_pb2.ClassFare(
+                seat_class_code=code, leg_prices=[_money(minor // 2, currency_code)] * 2
+            )
             for code, minor in fares.items()
         ],
         sales_terms=trip_pb2.SalesTerms(
@@ -214,8 +218,9 @@ def _trip(layout_id: str, mark: str, departs: datetime, hold_seconds: int) -> tr
     )
 
 
-def _money(minor: int) -> money_pb2.Money:
-    return money_pb2.Money(currency_code="EGP", units=minor // 100, nanos=minor % 100 * 10_000_000)
+def _money(minor: int, currency_code: str) -> money_pb2.Money:
+    units, rest = divmod(minor, 100)
+    return money_pb2.Money(currency_code=currency_code, units=units, nanos=rest * 10_000_000)
 
 
 def _timestamp(moment: datetime) -> Timestamp:

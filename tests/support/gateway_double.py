@@ -28,6 +28,16 @@ from services.stack.payment_gateways import (
 )
 
 PAYHERE_PATH, KASHIER_PATH = "/pay/checkout", "/"
+# Is asked of every client; a checkout without it is refused.
+_PAYER = {
+    "first_name": "Test",
+    "last_name": "Payer",
+    "email": "payer@example.com",
+    "phone": "0771234567",
+    "address": "1 Galle Road",
+    "city": "Colombo",
+    "country": "Sri Lanka",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,17 +114,18 @@ class GatewayDouble:
         here = parts._replace(scheme="http", netloc=self.address).geturl()
         if form:
             # The payer's own data are the client's to add.
-            form = {**form, "first_name": "Test", "last_name": "Payer", "country": "Sri Lanka"}
-            return (await self._web.post(here, data=form)).status_code
+            return (await self._web.post(here, data={**form, **_PAYER})).status_code
         return (await self._web.get(here)).status_code
 
     def open_payhere(self, form: dict[str, str]) -> PlacedOrder | None:
-        """Show PayHere's page if the form's hash is right."""
+        """Show PayHere's page if the form says who pays and its hash is right."""
         secret = hashlib.md5(self._accounts.payhere_secret.encode()).hexdigest().upper()
         text = "".join(form.get(name, "") for name in ("merchant_id", "order_id", "amount"))
         text += form.get("currency", "") + secret
         right = form.get("hash") == hashlib.md5(text.encode()).hexdigest().upper()
         if form.get("merchant_id") != PAYHERE_MERCHANT_ID or not right:
+            return None
+        if not all(form.get(name) for name in _PAYER):
             return None
         return self._place(
             PlacedOrder(

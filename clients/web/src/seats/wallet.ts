@@ -12,6 +12,17 @@ const GATEWAYS: Record<string, { gateway: Gateway; name: string; shown: string }
   LKR: { gateway: Gateway.PAYHERE, name: "PAYHERE", shown: "PayHere" },
 };
 
+// Who pays: PayHere, the only one with a form, wants that too, and only the person at the page knows it.
+const PAYER: [name: string, words: string, autocomplete: AutoFill][] = [
+  ["first_name", "First name", "given-name"],
+  ["last_name", "Last name", "family-name"],
+  ["email", "E-mail", "email"],
+  ["phone", "Phone", "tel"],
+  ["address", "Address", "street-address"],
+  ["city", "City", "address-level2"],
+  ["country", "Country", "country-name"],
+];
+
 export interface Page {
   url: string;
   fields: Record<string, string>;
@@ -56,10 +67,21 @@ export function gatewayLink({ url, fields }: Page, words: string): HTMLElement {
   form.action = url;
   form.target = "_blank";
   form.rel = "noopener";
+  form.append(element("p", "The payment page asks who pays. It goes there only, and is not kept here.", "quiet"));
+  for (const [name, asked, autocomplete] of PAYER) {
+    if (name in fields) continue;
+    const input = field(name);
+    input.type = name === "email" ? "email" : name === "phone" ? "tel" : "text";
+    input.autocomplete = autocomplete;
+    input.required = true;
+    input.maxLength = 100;
+    const label = element("label", asked);
+    label.append(input);
+    form.append(label);
+  }
   for (const [name, value] of Object.entries(fields)) {
-    const input = element("input", "") as HTMLInputElement;
+    const input = field(name);
     input.type = "hidden";
-    input.name = name;
     input.value = value;
     form.append(input);
   }
@@ -67,4 +89,10 @@ export function gatewayLink({ url, fields }: Page, words: string): HTMLElement {
   button.type = "submit";
   form.append(button);
   return form;
+}
+
+function field(name: string): HTMLInputElement {
+  const input = element("input", "") as HTMLInputElement;
+  input.name = name;
+  return input;
 }
