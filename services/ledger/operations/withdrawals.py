@@ -40,7 +40,7 @@ from services.ledger.ports import LedgerStore, Reader
 from services.ledger.withdrawal_errors import WithdrawalTooSmallError, WithdrawalUnknownError
 from services.ledger.withdrawal_ports import Place, WithdrawalStore
 from services.shared.clock import Clock
-from services.shared.errors import RequestIdReusedError
+from services.shared.errors import DomainError, RequestIdReusedError
 
 _log = structlog.get_logger()
 _MOVED = Counter("wayfare_ledger_withdrawals_total", "Withdrawals that came so far", ["state"])
@@ -113,8 +113,7 @@ class Withdrawals:
         """
         known = await self._store.find(request.tenant_id, request.withdrawal_id)
         if known is None:
-            await self._check(request)
-            known = await self._store.begin(self._new(request))
+            known = await self._begin(request)
         if known.body_hash != request.body_hash:
             raise RequestIdReusedError(request.request_id)
         if known.state is not State.HOLDING:
@@ -124,6 +123,17 @@ class Withdrawals:
         if outcome.error is not None:
             raise outcome.error
         return await self.hold_made(known)
+
+    async def _begin(self, request: WithdrawalRequest) -> Withdrawal:
+        try:
+            await self._check(request)
+        except DomainError:
+            # The same request may have come meanwhile: what lacks now is what it holds.
+            known = await self._store.find(request.tenant_id, request.withdrawal_id)
+            if known is None:
+                raise
+            return known
+        return await self._store.begin(self._new(request))
 
     async def hold_made(self, withdrawal: Withdrawal) -> Withdrawal:
         """Let a withdrawal be requested, whose amount is held."""
