@@ -1,7 +1,7 @@
 """The same request several times at once, with money for once: one answer, and it is done once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
+from services.ledger import withdrawal_messages
 from services.ledger.domain.accounts import Account
 from services.ledger.domain.withdrawals import State
-from services.ledger.operations.withdrawals import WithdrawalRequest
+from services.ledger.operations.withdrawals import WithdrawalRequest, Withdrawals
 from services.ledger.ports import Reader
+from services.ledger.store.ledger import PostgresLedgerStore
+from services.ledger.store.withdrawals import PostgresWithdrawalStore
+from services.shared.clock import Clock
+from services.shared.postgres import Database
 from tests.support import ledger_flows as flows
 from tests.support.ledger_desk import Desk, desk_of, wanted
 from tests.support.ledger_process import BOOKING, REVENUE, money, pb, transfer, wallet
@@ -107,8 +112,21 @@ async def simulation(migrated_database: TestDatabase, valkey_url: str) -> AsyncI
         yield simulation
 
 
+class LateLook(PostgresLedgerStore):
+    """Shows wallets when it is let."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(database, clock)
+        self.is_asked, self.let = asyncio.Event(), asyncio.Event()
+
+    async def wallets(self, reader: Reader, user_id: str) -> list[Account]:
+        self.is_asked.set()
+        await self.let.wait()
+        return await super().wallets(reader, user_id)
+
+
 async def test_a_request_is_not_refused_for_the_amount_that_it_holds_itself(
-    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+    simulation: Simulation,
 ) -> None:
     user = simulation.new_id()
     await simulation.do(flows.fund(simulation, user, 5_000))
@@ -121,19 +139,21 @@ async def test_a_request_is_not_refused_for_the_amount_that_it_holds_itself(
         payout_destination=Behaviour.PAYS,
         request_id=simulation.new_id(),
     )
-    looks, go_on, wallets = asyncio.Event(), asyncio.Event(), parts.store.wallets
+    late = LateLook(simulation.database, simulation.clock)
+    other = Withdrawals(
+        store=PostgresWithdrawalStore(
+            simulation.database, lambda one: withdrawal_messages.event_of(one, event_id=new_id())
+        ),
+        ledger=late,
+        poster=parts.poster,
+        clock=simulation.clock,
+        minimum_minor=1,
+    )
 
-    async def look_later(reader: Reader, user_id: str) -> Sequence[Account]:
-        if not looks.is_set():
-            looks.set()
-            await go_on.wait()
-        return await wallets(reader, user_id)
-
-    monkeypatch.setattr(parts.store, "wallets", look_later)
-    overtaken = asyncio.create_task(parts.withdrawals.request(request))
-    await looks.wait()
+    overtaken = asyncio.create_task(other.request(request))
+    await late.is_asked.wait()
     first = await parts.withdrawals.request(request)
-    go_on.set()
+    late.let.set()
 
     assert first.state is State.REQUESTED
     assert await overtaken == first
