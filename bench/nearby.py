@@ -248,7 +248,7 @@ async def bench(options: argparse.Namespace, console: Console) -> None:
             name="nearby",
             about="free drivers",
             drivers=options.phones,
-            interval_seconds=options.phones / options.writes,
+            interval_seconds=options.phones / max(1.0, options.writes - _refreshed(options)),
             followers_per_trip=0,
         )
         phones = [
@@ -330,10 +330,9 @@ def _print(
         console.print(f"  {name} {value:.2f} ms")
     count, in_hand = answers.served
     console.print(f"  of it in the server's hands: {in_hand / max(1.0, count) * 1000:.2f} ms, mean")
-    refreshed = (options.drivers - options.phones) / _REFRESH_SECONDS
     console.print(
         f"positions meanwhile: {sent / seconds:,.0f} a second by phones,"
-        f" {refreshed:,.0f} by the store"
+        f" {_refreshed(options):,.0f} by the store"
     )
     console.print(
         "CPU, % of a core: "
@@ -344,13 +343,18 @@ def _print(
     console.print("machine: " + ", ".join(f"{k} {v}" for k, v in describe_machine().items()))
 
 
+def _refreshed(options: argparse.Namespace) -> float:
+    """Return how many positions a second keep the drivers without a phone fresh."""
+    return float((options.drivers - options.phones) / _REFRESH_SECONDS)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m bench.nearby", description=__doc__)
     add = parser.add_argument
     add("--drivers", type=int, default=100_000, help="drivers online in the city")
     add("--phones", type=int, default=2_000, help="of them with a stream of their own")
-    add("--writes", type=float, default=5_000, help="positions a second by these phones")
+    add("--writes", type=float, default=5_000, help="positions a second, the store's included")
     add("--questions", type=float, default=100, help="questions a second")
     add("--seconds", type=float, default=20, help="for how long")
     add("--radius", type=float, default=5_000, help="meters")
