@@ -19,7 +19,7 @@ from services.ledger.store.withdrawals import PostgresWithdrawalStore
 from services.shared.clock import Clock
 from services.shared.postgres import Database
 from tests.support import ledger_flows as flows
-from tests.support.ledger_desk import Desk, desk_of, wanted
+from tests.support.ledger_desk import Desk, approval, desk_of, rejection, wanted
 from tests.support.ledger_process import BOOKING, REVENUE, money, pb, transfer, wallet
 from tests.support.ledger_simulation import Simulation, open_simulation
 from tests.support.location_values import TENANT, new_id
@@ -87,6 +87,35 @@ async def posts(desk: Desk, user: str) -> Asked:
 
 async def withdraws(desk: Desk, user: str) -> Asked:
     return "RequestWithdrawal", wanted(AMOUNT), desk.person(user)
+
+
+async def approves(desk: Desk, user: str) -> Asked:
+    asked = await desk.request(user, AMOUNT)
+    return "ApproveWithdrawal", approval(asked.withdrawal_id), desk.admin
+
+
+async def rejects(desk: Desk, user: str) -> Asked:
+    asked = await desk.request(user, AMOUNT)
+    return "RejectWithdrawal", rejection(asked.withdrawal_id), desk.admin
+
+
+@pytest.mark.parametrize("ask", [approves, rejects])
+async def test_whoever_decides_again_at_once_is_not_told_that_another_decided(
+    desk: Desk, ask: Callable[[Desk, str], Awaitable[Asked]]
+) -> None:
+    for _ in range(ROUNDS):
+        user = await desk.ledger.person(AMOUNT)
+        method, request, caller = await ask(desk, user)
+
+        answers = await asyncio.gather(
+            *(desk.processes[n % 2].call(method, request, caller) for n in range(CALLERS))
+        )
+
+        # An approved one may be paid by the time that the last one hears of it.
+        assert len({one.withdrawal_id for one in answers}) == 1
+        told = [state for _, state in await desk.told(answers[0].withdrawal_id)]
+        assert told[1] == ("APPROVED" if ask is approves else "REJECTED")
+        assert len(told) == len(set(told))
 
 
 @pytest.mark.parametrize("ask", [settles, refunds, holds, posts, withdraws])
