@@ -99,17 +99,21 @@ async def rejects(desk: Desk, user: str) -> Asked:
     return "RejectWithdrawal", rejection(asked.withdrawal_id), desk.admin
 
 
+async def ask_at_once(desk: Desk, asked: Asked) -> list[Any]:
+    method, request, caller = asked
+    return await asyncio.gather(
+        *(desk.processes[n % 2].call(method, request, caller) for n in range(CALLERS))
+    )
+
+
 @pytest.mark.parametrize("ask", [approves, rejects])
 async def test_whoever_decides_again_at_once_is_not_told_that_another_decided(
     desk: Desk, ask: Callable[[Desk, str], Awaitable[Asked]]
 ) -> None:
     for _ in range(ROUNDS):
         user = await desk.ledger.person(AMOUNT)
-        method, request, caller = await ask(desk, user)
 
-        answers = await asyncio.gather(
-            *(desk.processes[n % 2].call(method, request, caller) for n in range(CALLERS))
-        )
+        answers = await ask_at_once(desk, await ask(desk, user))
 
         # An approved one may be paid by the time that the last one hears of it.
         assert len({one.withdrawal_id for one in answers}) == 1
@@ -124,11 +128,8 @@ async def test_whoever_asks_again_at_once_hears_what_the_first_one_heard(
 ) -> None:
     for _ in range(ROUNDS):
         user = await desk.ledger.person(AMOUNT)
-        method, request, caller = await ask(desk, user)
 
-        first, *others = await asyncio.gather(
-            *(desk.processes[n % 2].call(method, request, caller) for n in range(CALLERS))
-        )
+        first, *others = await ask_at_once(desk, await ask(desk, user))
 
         assert others == [first] * (CALLERS - 1)
         account = await desk.ledger.account(user)

@@ -174,7 +174,7 @@ def _print_how_to_call(stack: EmbeddedStack) -> None:
 [bold]metrics[/]  {metrics}
 
 [bold]shell[/]    export PATH={_PROGRAMS}:$PATH
-[bold]grpcurl[/]  server reflection is on
+[bold]grpcurl[/]  server reflection is on; `make test-tools` builds grpcurl where go is
   grpcurl -plaintext {edge} list
   grpcurl -plaintext {edge} describe wayfare.location.v1.LocationService
   wayfare login --admin
